@@ -1,0 +1,2 @@
+# `make help` lists the targets.
+GO ?= go
