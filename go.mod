@@ -24,6 +24,7 @@ require (
 	github.com/tidwall/btree v1.8.2 // indirect
 	github.com/usbarmory/tamago v1.26.5 // indirect
 	github.com/vbauerster/mpb/v8 v8.9.3 // indirect
+	go.yaml.in/yaml/v3 v3.0.5 // indirect
 	golang.org/x/arch v0.32.0 // indirect
 	golang.org/x/image v0.30.0 // indirect
 	golang.org/x/sys v0.49.0 // indirect
