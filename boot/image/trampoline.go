@@ -58,7 +58,7 @@ func trampoline(pml4 uint32, physEnd, entry uint64) (*emit.Linked, error) {
 	p.Op("mov esp, {stack}", emit.Imm32(uint32(record.PhysBase+pageSize), 0xbc)...)
 	p.Op("mov edi, ebx", 0x89, 0xdf) // CPUID overwrites ebx
 	p.Op("cmp dword ptr [edi], {magic}", emit.Imm32(startInfoMagic, 0x81, 0x3f)...)
-	mustBe(p, "no_info", 0x74, "jz")
+	mustBe(p, "no_info", 0x74, "je")
 	checkRAM(p, uint32(physEnd-4))
 	checkCPU(p)
 	enterLongMode(p, pml4)
@@ -101,7 +101,7 @@ func checkRAM(p *emit.Program, last uint32) {
 	p.Op("mov dword ptr [{last}], eax", emit.Imm32(last, 0xa3)...)
 	p.Op("cmp dword ptr [{last}], eax", emit.Imm32(last, 0x39, 0x05)...)
 	p.Op("mov dword ptr [{last}], ecx", emit.Imm32(last, 0x89, 0x0d)...) // keeps the flags
-	mustBe(p, "no_ram", 0x74, "jz")
+	mustBe(p, "no_ram", 0x74, "je")
 }
 
 // checkCPU refuses CPUs without the features that the rest relies on.
@@ -116,13 +116,13 @@ func checkCPU(p *emit.Program) {
 	p.Op("pushfd", 0x9c)
 	p.Op("pop eax", 0x58)
 	p.Op("xor eax, ecx", 0x31, 0xc8)
-	mustBe(p, "no_cpuid", 0x75, "jnz")
+	mustBe(p, "no_cpuid", 0x75, "jne")
 
 	p.Op("mov eax, 0x1", emit.Imm32(1, 0xb8)...)
 	p.Op("cpuid", 0x0f, 0xa2)
 	for _, f := range basicFeatures {
 		p.Op("test edx, {"+f.label+"_mask}", emit.Imm32(f.mask, 0xf7, 0xc2)...)
-		mustBe(p, f.label, 0x75, "jnz")
+		mustBe(p, f.label, 0x75, "jne")
 	}
 
 	// A CPU without the extended leaf has none of its features: clear edx instead of asking.
@@ -136,7 +136,7 @@ func checkCPU(p *emit.Program) {
 	p.Label("no_leaf")
 	for _, f := range extendedFeatures {
 		p.Op("test edx, {"+f.label+"_mask}", emit.Imm32(f.mask, 0xf7, 0xc2)...)
-		mustBe(p, f.label, 0x75, "jnz")
+		mustBe(p, f.label, 0x75, "jne")
 	}
 }
 
@@ -153,7 +153,7 @@ func enterLongMode(p *emit.Program, pml4 uint32) {
 	p.Op("mov eax, {cr0}", emit.Imm32(cr0, 0xb8)...)
 	p.Op("mov cr0, eax", 0x0f, 0x22, 0xc0)
 	p.OpRef("lgdt ptr [{gdtr}]", []byte{0x0f, 0x01, 0x15}, emit.Addr32, "gdtr")
-	p.OpRef("jmp far 0x8:{long}", []byte{0xea}, emit.Addr32, "long", record.KernelCode, 0)
+	p.OpRef("jmp far {long}, 0x8", []byte{0xea}, emit.Addr32, "long", record.KernelCode, 0)
 }
 
 // longMode is the 64-bit part: it sets what is left and jumps to the kernel.
@@ -169,7 +169,7 @@ func longMode(p *emit.Program, pml4 uint32, entry uint64) {
 	p.Op("mov eax, 0x80000001", emit.Imm32(0x8000_0001, 0xb8)...)
 	p.Op("cpuid", 0x0f, 0xa2)
 	p.Op("test edx, {no_syscall_mask}", emit.Imm32(syscallFeature.mask, 0xf7, 0xc2)...)
-	mustBe(p, syscallFeature.label, 0x75, "jnz")
+	mustBe(p, syscallFeature.label, 0x75, "jne")
 	p.Op("mov ecx, {efer}", emit.Imm32(efer, 0xb9)...)
 	p.Op("rdmsr", 0x0f, 0x32)
 	p.Op("or eax, {sce}", 0x83, 0xc8, sce)
@@ -194,10 +194,10 @@ func refuse(p *emit.Program) {
 	p.Op("mov edx, {lsr}", emit.Imm32(com1LSR, 0xba)...)
 	p.Op("in al, dx", 0xec)
 	p.Op("test al, {lsrEmpty}", 0xa8, lsrEmpty)
-	p.OpRef("loopz wait", []byte{0xe1}, emit.Rel8, "wait")
-	p.Op("lodsb al, byte ptr [rsi]", 0xac)
+	p.OpRef("loope wait", []byte{0xe1}, emit.Rel8, "wait")
+	p.Op("lodsb byte ptr ["+p.Reg("si")+"]", 0xac)
 	p.Op("test al, al", 0x84, 0xc0)
-	p.OpRef("jz exit", []byte{0x74}, emit.Rel8, "exit")
+	p.OpRef("je exit", []byte{0x74}, emit.Rel8, "exit")
 	p.Op("mov edx, {com1}", emit.Imm32(com1, 0xba)...)
 	p.Op("out dx, al", 0xee)
 	p.OpRef("jmp refuse", []byte{0xeb}, emit.Rel8, "refuse")
