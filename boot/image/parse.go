@@ -16,6 +16,7 @@ import (
 const (
 	ehdrSize = 64
 	phdrSize = 56
+	shdrSize = 64
 	phoffAt  = 0x20
 	phnumAt  = 0x38
 )
@@ -69,7 +70,26 @@ func checkHeader(in []byte) error {
 	if err := checkTable(in, "program", le.Uint64(in[phoffAt:]), le.Uint16(in[phnumAt:]), le.Uint16(in[0x36:]), phdrSize); err != nil {
 		return err
 	}
-	return checkTable(in, "section", le.Uint64(in[0x28:]), le.Uint16(in[0x3c:]), le.Uint16(in[0x3a:]), 64)
+	shoff, n := le.Uint64(in[0x28:]), le.Uint16(in[0x3c:])
+	if err := checkTable(in, "section", shoff, n, le.Uint16(in[0x3a:]), shdrSize); err != nil {
+		return err
+	}
+	return checkSections(in, in[shoff:][:uint64(n)*shdrSize])
+}
+
+// checkSections wants the content of every section in the file, given the section headers.
+func checkSections(in, table []byte) error {
+	le := binary.LittleEndian
+	for i := 0; len(table) > 0; i, table = i+1, table[shdrSize:] {
+		off, size := le.Uint64(table[0x18:]), le.Uint64(table[0x20:])
+		if t := elf.SectionType(le.Uint32(table[4:])); t == elf.SHT_NOBITS || t == elf.SHT_NULL {
+			continue
+		}
+		if len := uint64(len(in)); off > len || size > len-off {
+			return fmt.Errorf("truncated: section %d has %#x bytes at file offset %#x, the file has %#x", i, size, off, len)
+		}
+	}
+	return nil
 }
 
 func checkTable(in []byte, what string, off uint64, n, size, want uint16) error {
@@ -129,6 +149,8 @@ func newSegment(p *elf.ProgHeader, size uint64) (segment, error) {
 		writable: p.Flags&elf.PF_W != 0, executable: p.Flags&elf.PF_X != 0,
 	}
 	switch {
+	case p.Vaddr == record.PhysBase:
+		return s, fmt.Errorf("segment at %#x: the file is already bootable, want the kernel as go build linked it", p.Vaddr)
 	case s.writable && s.executable:
 		return s, fmt.Errorf("segment at %#x is writable and executable (%v), want one or the other", p.Vaddr, p.Flags)
 	case p.Flags&elf.PF_R == 0:

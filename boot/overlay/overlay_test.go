@@ -5,7 +5,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 
@@ -58,7 +57,9 @@ func TestGenerateRefuses(t *testing.T) {
 
 // TestDrivers type-checks, with the overlay, the driver packages that it is made for: they build with it and some not without.
 func TestDrivers(t *testing.T) {
-	b, err := Generate(Dir, runtime.GOROOT())
+	goroot, err := exec.Command("go", "env", "GOROOT").Output()
+	require.NoError(t, err)
+	b, err := Generate(Dir, strings.TrimSpace(string(goroot)))
 	require.NoError(t, err)
 	path := filepath.Join(t.TempDir(), "overlay.json")
 	require.NoError(t, os.WriteFile(path, b, 0o644))
@@ -72,5 +73,5 @@ func TestDrivers(t *testing.T) {
 	require.NoError(t, err, out)
 	out, err = build()
 	require.Error(t, err)
-	require.True(t, strings.Contains(out, "runtime.MemRegion"), out)
+	require.Contains(t, out, "runtime/goos is not in std")
 }
