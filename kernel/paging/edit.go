@@ -20,13 +20,32 @@ func (s *Space) Unmap(va, n uint64, visit func(Leaf)) (Flush, error) {
 	if err != nil {
 		return Flush{}, err
 	}
+	e := edit{s: s, visit: visit}
+	e.reclaim = s.Reclaim == ReclaimAll || s.Reclaim == ReclaimUser && lin>>47 == 0
+	if t := s.single(lin, end); t != nil {
+		// A neighbour that stays keeps the table; since n < 2 MiB, both are outside.
+		if !e.reclaim || t.load(index(lin, levelPT)-1)|t.load(index(end, levelPT)) != 0 {
+			e.unmap(t, levelPT, lin, end)
+			return e.flush, nil
+		}
+	}
 	if err := s.splitEnds(lin, end); err != nil {
 		return Flush{}, err
 	}
-	e := edit{s: s, visit: visit}
-	e.reclaim = s.Reclaim == ReclaimAll || s.Reclaim == ReclaimUser && lin>>47 == 0
 	e.unmap(s.root, levelPML4, lin, end)
 	return e.flush, nil
+}
+
+// single returns the level 1 table that holds all of a range of less than 2 MiB, or
+// nil. Such a range needs no split and no descent.
+func (s *Space) single(lin, end uint64) *Table {
+	if end-lin >= Size2M || (lin^(end-1))>>21 != 0 {
+		return nil
+	}
+	if t, level, _ := s.find(lin); level == levelPT {
+		return t
+	}
+	return nil
 }
 
 func (d *edit) unmap(t *Table, level int, lin, end uint64) {
@@ -80,10 +99,14 @@ func (s *Space) Protect(va, n uint64, set, clear Attr) (Flush, error) {
 	if (set|clear)&^allAttr != 0 {
 		return Flush{}, ErrBadAttr
 	}
+	e := edit{s: s, set: set, clear: clear}
+	if t := s.single(lin, end); t != nil {
+		e.protect(t, levelPT, lin, end)
+		return e.flush, nil
+	}
 	if err := s.splitEnds(lin, end); err != nil {
 		return Flush{}, err
 	}
-	e := edit{s: s, set: set, clear: clear}
 	e.protect(s.root, levelPML4, lin, end)
 	return e.flush, nil
 }

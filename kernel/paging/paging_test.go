@@ -240,10 +240,11 @@ func TestKernelHalf(t *testing.T) {
 	require.NoError(t, k.PrepareKernelHalf())
 	require.NoError(t, k.PrepareKernelHalf(), "again")
 	require.Len(t, m.live, 1+256+2)
+	require.NoError(t, k.Map(0xffffc000_00000000, 0x9000, 0x1000, rw, Size4K))
+	live := len(m.live)
 	require.NoError(t, u.InitUser(k))
 	require.NoError(t, u.Map(0x1000, 0, 0x1000, rw, Size4K))
 
-	require.NoError(t, k.Map(0xffffc000_00000000, 0x9000, 0x1000, rw, Size4K))
 	l, err := u.Lookup(0xffffc000_00000000)
 	require.NoError(t, err)
 	require.EqualValues(t, 0x9000, l.PA)
@@ -258,14 +259,14 @@ func TestKernelHalf(t *testing.T) {
 		require.NoError(t, err)
 		k.Release(&f)
 		require.Len(t, m.live, live-c.freed)
-		if c.freed == 0 {
-			require.NoError(t, k.Map(0xffffc000_00000000, 0x9000, 0x1000, rw, Size4K))
-		}
+		require.NoError(t, k.Map(0xffffc000_00000000, 0x9000, 0x1000, rw, Size4K))
+		_, err = u.Lookup(0xffffc000_00000000)
+		require.NoError(t, err, "the halves are still one")
 	}
 	var seen []Leaf
 	u.Destroy(func(l Leaf) { seen = append(seen, l) })
 	require.Equal(t, []Leaf{{0x1000, 0, Size4K, rw}}, seen)
-	require.Len(t, m.live, 1+256+2)
+	require.Equal(t, live, len(m.live))
 	k.Destroy(nil)
 }
 
@@ -319,13 +320,29 @@ func TestFlush(t *testing.T) {
 	require.Equal(t, Flush{Start: 0x1000, Pages: 1<<52 - 1, Leaves: 2, Global: true}, f)
 }
 
-// noFrames is a Frames that allocates nothing on the heap, unlike slab.
-type noFrames struct {
+func TestFlushCover(t *testing.T) {
+	var f Flush
+	for _, c := range []struct{ va, size, start, pages uint64 }{
+		{0x5000, 0x2000, 0x5000, 2},
+		{0x3000, 0x1000, 0x3000, 4},
+		{0x4000, 0x1000, 0x3000, 4},
+		{0x2000, 0x8000, 0x2000, 8},
+		{0xa000, 0x1000, 0x2000, 9},
+		{^uint64(0xfff), 0x1000, 0x2000, 1<<52 - 2},
+		{0x1000, 0x1000, 0x1000, 1<<52 - 1},
+	} {
+		f.cover(c.va, c.size)
+		require.Equal(t, Flush{Start: c.start, Pages: c.pages}, f)
+	}
+}
+
+// leanFrames is a Frames that, unlike slab, allocates nothing on the heap.
+type leanFrames struct {
 	free []uint64
 	n    int
 }
 
-func (f *noFrames) AllocTable() (uint64, bool) {
+func (f *leanFrames) AllocTable() (uint64, bool) {
 	if f.n == 0 {
 		return 0, false
 	}
@@ -333,14 +350,14 @@ func (f *noFrames) AllocTable() (uint64, bool) {
 	return f.free[f.n], true
 }
 
-func (f *noFrames) FreeTable(phys uint64) {
+func (f *leanFrames) FreeTable(phys uint64) {
 	f.free[f.n] = phys
 	f.n++
 }
 
 func leanSpace(t testing.TB, frames int) *Space {
 	m := newSlab(t, frames)
-	f := &noFrames{free: m.free, n: frames}
+	f := &leanFrames{free: m.free, n: frames}
 	s := new(Space)
 	require.NoError(t, s.Init(m.window(), f))
 	return s
@@ -401,7 +418,7 @@ func BenchmarkMap4K(b *testing.B) {
 
 func BenchmarkMapUnmap4K(b *testing.B) {
 	s := leanSpace(b, 8)
-	require.NoError(b, s.Map(0, 0, 0x1000, rw, Size4K))
+	require.NoError(b, s.Map(0x6000, 0, 0x1000, rw, Size4K))
 	for b.Loop() {
 		s.Map(0x7000, 0, Size4K, rw, Size4K)
 		s.Unmap(0x7000, Size4K, nil)
