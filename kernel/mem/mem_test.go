@@ -39,6 +39,7 @@ func TestInitRoundsAndMerges(t *testing.T) {
 		{"unsorted", []Range{{4 * mib, 2 * mib}, {0, 2 * mib}}, 2, 1024},
 		{"overlapping", []Range{{0, 4 * mib}, {2 * mib, 4 * mib}, {mib, mib}}, 3, 1536},
 		{"meet inside a frame", []Range{{0, 5000}, {5000, 3192}}, 1, 2},
+		{"meet inside a frame, unsorted", []Range{{5000, 3192}, {0, 5000}}, 1, 2},
 		{"share a block", []Range{{0, mib / 2}, {mib, mib / 2}}, 1, 256},
 		{"sparse", []Range{{0, 2 * mib}, {1 << 45, 2 * mib}, {1 << 51, 4096}}, 3, 1025},
 	} {
@@ -209,9 +210,6 @@ func TestCache(t *testing.T) {
 
 // TestHuge has the amounts of memory that the package promises.
 func TestHuge(t *testing.T) {
-	if testing.Short() {
-		t.Skip("18 MiB of descriptors")
-	}
 	a := newAllocator(t, Range{0, 3 << 30}, Range{4 << 30, 253 << 30}, Range{1<<46 - 4*mib, 4 * mib})
 	require.EqualValues(t, 256<<18+1024, a.Stats().Free)
 	var n uint64
