@@ -1,0 +1,73 @@
+package machine
+
+import (
+	"dinos/kernel/paging"
+	"dinos/kernel/x86"
+)
+
+// features are what CPUID says (SDM vol. 2A, CPUID), as far as the kernel cares.
+type features struct {
+	apic, rdrand, hypervisor                  bool
+	smep, smap, umip, fsgsbase, page1G, xsave bool
+	cx16                                      bool
+	vendor                                    [3]uint32 // of the hypervisor
+}
+
+func (f *features) read() {
+	_, _, c, d := x86.CPUID(1, 0)
+	f.cx16 = c>>13&1 != 0
+	f.xsave = c>>26&1 != 0
+	f.rdrand = c>>30&1 != 0
+	f.hypervisor = c>>31 != 0
+	f.apic = d>>9&1 != 0
+	if top, _, _, _ := x86.CPUID(0, 0); top >= 7 {
+		_, b, c, _ := x86.CPUID(7, 0)
+		f.fsgsbase = b&1 != 0
+		f.smep = b>>7&1 != 0
+		f.smap = b>>20&1 != 0
+		f.umip = c>>2&1 != 0
+	}
+	if top, _, _, _ := x86.CPUID(0x80000000, 0); top >= 0x80000001 {
+		_, _, _, d := x86.CPUID(0x80000001, 0)
+		f.page1G = d>>26&1 != 0
+	}
+	if f.hypervisor {
+		_, b, c, d := x86.CPUID(0x40000000, 0)
+		f.vendor = [3]uint32{b, c, d}
+	}
+}
+
+// require ends the boot on a CPU the kernel does not support. Long mode, NX, SSE2 and SYSCALL have been checked by the trampoline.
+func (f *features) require() {
+	switch {
+	case !f.apic:
+		refuse("CPU lacks a local APIC", 0)
+	case !f.fsgsbase:
+		refuse("CPU lacks FSGSBASE (Ivy Bridge or later; QEMU: -cpu max)", 0)
+	case !f.cx16:
+		refuse("CPU lacks CMPXCHG16B", 0)
+	}
+}
+
+// enable turns on in this CPU what the kernel uses. OSXSAVE stays off until the runtime has looked at CPUID: kernel code saves
+// XMM registers only, so the runtime must not find AVX.
+func (f *features) enable() {
+	cr4 := x86.ReadCR4() | x86.CR4FSGSBASE
+	for _, o := range [...]struct {
+		has bool
+		bit uint64
+	}{{f.smep, x86.CR4SMEP}, {f.smap, x86.CR4SMAP}, {f.umip, x86.CR4UMIP}} {
+		if o.has {
+			cr4 |= o.bit
+		}
+	}
+	x86.WriteCR4(cr4)
+	x86.WriteCR0(x86.ReadCR0() | x86.CR0WP)
+}
+
+func (f *features) largestPage() uint64 {
+	if f.page1G {
+		return paging.Size1G
+	}
+	return paging.Size2M
+}

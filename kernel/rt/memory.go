@@ -1,0 +1,119 @@
+package rt
+
+import (
+	"dinos/kernel/kspace"
+	"dinos/kernel/linux"
+	"dinos/kernel/trace"
+	"dinos/kernel/trap"
+)
+
+// mmap serves anonymous private mappings, the only kind that makes sense without files.
+func (k *Kernel) mmap(addr, n, prot, flags, fd uint64) uint64 {
+	if flags&linux.MAP_ANONYMOUS == 0 || flags&linux.MAP_PRIVATE == 0 {
+		return linux.ENOSYS.Ret()
+	}
+	st, ok := stateOf(prot)
+	if !ok {
+		return linux.EINVAL.Ret()
+	}
+	fixed := flags&linux.MAP_FIXED != 0
+	if !fixed && addr != 0 && addr>>63 == 0 {
+		// The runtime proposes places for its arenas in the lower half, which is ring 3's. Refusing at once spares it
+		// the attempt to give the memory back.
+		return linux.ENOMEM.Ret()
+	}
+	k.vm.Lock()
+	var err error
+	if fixed {
+		err = k.Space.Change(addr, n, st)
+	} else {
+		addr, err = k.Space.Reserve(n, st)
+	}
+	k.vm.Unlock()
+	if err != nil {
+		return linux.ENOMEM.Ret()
+	}
+	return addr
+}
+
+func (k *Kernel) change(addr, n uint64, st kspace.State) uint64 {
+	k.vm.Lock()
+	err := k.Space.Change(addr, n, st)
+	k.vm.Unlock()
+	return errnoOf(err)
+}
+
+func (k *Kernel) mprotect(addr, n, prot uint64) uint64 {
+	st, ok := stateOf(prot)
+	if !ok {
+		return linux.EINVAL.Ret()
+	}
+	k.vm.Lock()
+	err := k.Space.Protect(addr, n, st)
+	k.vm.Unlock()
+	return errnoOf(err)
+}
+
+func (k *Kernel) madvise(addr, n, advice uint64) uint64 {
+	if advice != linux.MADV_DONTNEED && advice != linux.MADV_FREE {
+		return linux.EINVAL.Ret() // huge page hints: the runtime takes no for an answer
+	}
+	k.vm.Lock()
+	err := k.Space.Discard(addr, n)
+	k.vm.Unlock()
+	return errnoOf(err)
+}
+
+func stateOf(prot uint64) (kspace.State, bool) {
+	switch prot {
+	case 0:
+		return kspace.Reserved, true
+	case linux.PROT_READ:
+		return kspace.ReadOnly, true
+	case linux.PROT_READ | linux.PROT_WRITE:
+		return kspace.ReadWrite, true
+	}
+	return 0, false
+}
+
+func errnoOf(err error) uint64 {
+	switch err {
+	case nil:
+		return 0
+	case kspace.ErrBadRange:
+		return linux.EINVAL.Ret()
+	}
+	return linux.ENOMEM.Ret()
+}
+
+// Fault serves the CPU's exceptions.
+func (k *Kernel) Fault(cpu *trap.CPU, c *trap.Context, address uint64) *trap.Context {
+	pc := &k.cpus[cpu.ID]
+	if c.Vector == trap.VecPage && address>>63 != 0 && c.ErrorCode&^2 == 0 {
+		// Not present, ring 0, not a fetch: memory of the runtime that has no frame yet, whoever touches it.
+		if cpu.OnFaultStack(c.RSP) {
+			k.Crash(cpu, c, "page fault in the page fault handler")
+		}
+		k.vm.Lock()
+		err := k.Space.Fault(address, c.ErrorCode&2 != 0)
+		k.vm.Unlock()
+		switch err {
+		case nil:
+			return c
+		case kspace.ErrNoMemory:
+			pc.Trace.Record(k.Now(), trace.OutOfMemory, address, c.RIP, 0)
+			k.Crash(cpu, c, "out of memory: the Go runtime touched memory for which no frame is left")
+		}
+	}
+	pc.Trace.Record(k.Now(), trace.Fault, c.Vector, c.RIP, address)
+	if c.InKernel == 0 {
+		k.sched.Lock()
+		t := k.raise(cpu, c, address)
+		k.sched.Unlock()
+		if t != nil {
+			return t
+		}
+	}
+	k.Crash(cpu, c, "CPU exception that nobody can handle")
+	return c
+}

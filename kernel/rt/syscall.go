@@ -1,0 +1,351 @@
+package rt
+
+import (
+	"dinos/kernel/kspace"
+	"dinos/kernel/linux"
+	"dinos/kernel/thread"
+	"dinos/kernel/trace"
+	"dinos/kernel/trap"
+	"dinos/kernel/x86"
+)
+
+// Thread IDs that the runtime sees are thread.ID + firstTID; the process ID is that of the first thread.
+const (
+	firstTID = 1
+	pid      = 1
+)
+
+// Syscall serves a SYSCALL from thread code; c is the thread's Context. Calls that only compute a value are in value, those
+// that may switch threads are here.
+func (k *Kernel) Syscall(cpu *trap.CPU, c *trap.Context) *trap.Context {
+	nr := c.RAX
+	if nr < uint64(len(k.counts)) {
+		k.counts[nr]++
+	}
+	pc := &k.cpus[cpu.ID]
+	k.serveFlush(pc)
+	if nr != linux.SYS_CLOCK_GETTIME {
+		pc.Trace.Record(k.Now(), trace.Syscall, nr, c.RDI, c.RSI)
+	}
+	switch nr {
+	case linux.SYS_FUTEX:
+		return k.futex(cpu, c)
+	case linux.SYS_NANOSLEEP:
+		ns, ok := timespecAt(c.RDI).Ns()
+		if !ok {
+			c.RAX = linux.EINVAL.Ret()
+			return c
+		}
+		k.sched.Lock()
+		return k.block(cpu, waitSleep, 0, deadline(k.Now(), ns))
+	case linux.SYS_EPOLL_PWAIT:
+		return k.epollWait(cpu, c)
+	case linux.SYS_SCHED_YIELD:
+		c.RAX = 0
+		k.sched.Lock()
+		k.threads.Yield(int(cpu.ID))
+		return k.next(cpu)
+	case linux.SYS_EXIT:
+		k.sched.Lock()
+		pc.Trace.Record(k.Now(), trace.Exit, uint64(k.current(cpu)), 0, 0)
+		k.threads.Exit(int(cpu.ID))
+		return k.next(cpu)
+	case linux.SYS_EXIT_GROUP:
+		k.exit(cpu, c, c.RDI)
+	}
+	c.RAX = k.value(cpu, c)
+	// A call may have made a signal deliverable to its own thread, or queued a thread behind it.
+	k.sched.Lock()
+	k.deliver(cpu, k.current(cpu), c)
+	k.arm(cpu)
+	k.sched.Unlock()
+	return c
+}
+
+// value serves the calls that return to their caller at once.
+func (k *Kernel) value(cpu *trap.CPU, c *trap.Context) uint64 {
+	switch c.RAX {
+	case linux.SYS_CLOCK_GETTIME:
+		return k.clockGettime(c.RDI, c.RSI)
+	case linux.SYS_WRITE:
+		return k.write(cpu, c.RDI, c.RSI, c.RDX)
+	case linux.SYS_READ:
+		return k.read(c.RDI, c.RSI, c.RDX)
+	case linux.SYS_MMAP:
+		return k.mmap(c.RDI, c.RSI, c.RDX, c.R10, c.R8)
+	case linux.SYS_MUNMAP:
+		return k.change(c.RDI, c.RSI, kspace.Unused)
+	case linux.SYS_MPROTECT:
+		return k.mprotect(c.RDI, c.RSI, c.RDX)
+	case linux.SYS_MADVISE:
+		return k.madvise(c.RDI, c.RSI, c.RDX)
+	case linux.SYS_CLONE:
+		return k.clone(cpu, c)
+	case linux.SYS_GETTID:
+		return uint64(k.current(cpu)) + firstTID
+	case linux.SYS_GETPID:
+		return pid
+	case linux.SYS_SCHED_GETAFFINITY:
+		return k.affinity(c.RSI, c.RDX)
+	case linux.SYS_GETRANDOM:
+		k.Random(bytesAt(c.RDI, c.RSI))
+		return c.RSI
+	}
+	return k.control(cpu, c)
+}
+
+// control serves signals, descriptors and the rest: calls off the hot paths.
+func (k *Kernel) control(cpu *trap.CPU, c *trap.Context) uint64 {
+	switch c.RAX {
+	case linux.SYS_RT_SIGACTION:
+		return k.sigaction(c.RDI, c.RSI, c.RDX)
+	case linux.SYS_RT_SIGPROCMASK:
+		return k.sigprocmask(cpu, c.RDI, c.RSI, c.RDX)
+	case linux.SYS_RT_SIGRETURN:
+		k.sigreturn(k.current(cpu), c)
+		return c.RAX
+	case linux.SYS_SIGALTSTACK:
+		return k.sigaltstack(cpu, c.RDI, c.RSI)
+	case linux.SYS_TGKILL:
+		k.sched.Lock()
+		r := k.tgkill(cpu, c.RSI, c.RDX)
+		k.sched.Unlock()
+		return r
+	case linux.SYS_ARCH_PRCTL:
+		if c.RDI != linux.ARCH_SET_FS {
+			return linux.EINVAL.Ret()
+		}
+		c.ThreadFS = c.RSI
+		return 0
+	case linux.SYS_EVENTFD2, linux.SYS_EPOLL_CREATE1, linux.SYS_EPOLL_CTL, linux.SYS_CLOSE, linux.SYS_FCNTL:
+		k.sched.Lock()
+		r := k.descriptor(c)
+		k.sched.Unlock()
+		return r
+	case linux.SYS_OPEN, linux.SYS_OPENAT, linux.SYS_ACCESS, linux.SYS_FACCESSAT:
+		return linux.ENOENT.Ret() // a kernel has no files of its own
+	}
+	return linux.ENOSYS.Ret()
+}
+
+func (k *Kernel) futex(cpu *trap.CPU, c *trap.Context) *trap.Context {
+	addr, val := c.RDI, uint32(c.RDX)
+	switch c.RSI &^ linux.FUTEX_PRIVATE_FLAG {
+	case linux.FUTEX_WAIT:
+		until := thread.Never
+		if c.R10 != 0 {
+			ns, ok := timespecAt(c.R10).Ns()
+			if !ok {
+				c.RAX = linux.EINVAL.Ret()
+				return c
+			}
+			until = deadline(k.Now(), ns)
+		}
+		k.sched.Lock()
+		// Compared under the lock that wakers take, so that no wake-up falls between comparison and sleep.
+		if loadWord32(addr) != val {
+			k.sched.Unlock()
+			c.RAX = linux.EAGAIN.Ret()
+			return c
+		}
+		return k.block(cpu, waitFutex, addr, until)
+	case linux.FUTEX_WAKE:
+		k.sched.Lock()
+		n, kick := k.threads.Wake(addr, int(val))
+		k.kick(cpu, kick)
+		k.arm(cpu)
+		k.sched.Unlock()
+		c.RAX = uint64(n)
+	default:
+		c.RAX = linux.ENOSYS.Ret()
+	}
+	return c
+}
+
+func (k *Kernel) epollWait(cpu *trap.CPU, c *trap.Context) *trap.Context {
+	if c.RDI != epollFD || c.RDX == 0 || int32(c.RDX) < 0 {
+		c.RAX = linux.EINVAL.Ret()
+		return c
+	}
+	k.sched.Lock()
+	ms := int32(c.R10)
+	if ms == 0 || k.events.any() {
+		c.RAX = k.events.collect(c.RSI, c.RDX)
+		k.sched.Unlock()
+		return c
+	}
+	t := &k.tcbs[k.current(cpu)]
+	t.epollBuf, t.epollMax = c.RSI, c.RDX
+	until := thread.Never
+	if ms > 0 {
+		until = deadline(k.Now(), int64(ms)*1_000_000)
+	}
+	return k.block(cpu, waitEpoll, epollKey, until)
+}
+
+func deadline(now, ns int64) int64 {
+	if ns > thread.Never-now {
+		return thread.Never
+	}
+	return now + ns
+}
+
+func (k *Kernel) clone(cpu *trap.CPU, c *trap.Context) uint64 {
+	const want = linux.CLONE_VM | linux.CLONE_THREAD
+	if c.RDI&want != want {
+		return linux.ENOSYS.Ret() // the kernel is one process
+	}
+	k.sched.Lock()
+	parent := k.current(cpu)
+	id := k.threads.Create(int(cpu.ID))
+	if id == thread.None {
+		k.sched.Unlock()
+		return linux.EAGAIN.Ret()
+	}
+	// The child continues after the same SYSCALL with the same registers but its own stack and TLS (clone(2)).
+	n := &k.contexts[id]
+	*n = *c
+	n.RAX, n.RSP = 0, c.RSI
+	if c.RDI&linux.CLONE_SETTLS != 0 {
+		n.ThreadFS = c.R8
+	}
+	k.tcbs[id] = tcb{mask: k.tcbs[parent].mask}
+	k.cpus[cpu.ID].Trace.Record(k.Now(), trace.Clone, uint64(id), c.RSI, 0)
+	k.kick(cpu, k.threads.WakeThread(id))
+	k.sched.Unlock()
+	return uint64(id) + firstTID
+}
+
+func (k *Kernel) clockGettime(id, ts uint64) uint64 {
+	now := k.Now()
+	switch id {
+	case linux.CLOCK_MONOTONIC:
+	case linux.CLOCK_REALTIME:
+		now = k.Clock.Wall(now)
+	default:
+		return linux.EINVAL.Ret()
+	}
+	*timespecAt(ts) = linux.Timespec{Sec: now / 1e9, Nsec: now % 1e9}
+	return 0
+}
+
+func (k *Kernel) affinity(size, buf uint64) uint64 {
+	const n = thread.MaxCPUs / 8
+	if size < n {
+		return linux.EINVAL.Ret()
+	}
+	*wordAt(buf) = 1<<k.ncpu - 1
+	return n
+}
+
+func (k *Kernel) sigaction(sig, new, old uint64) uint64 {
+	if sig == 0 || sig > linux.NumSignals {
+		return linux.EINVAL.Ret()
+	}
+	k.sched.Lock()
+	was := k.actions[sig]
+	if new != 0 {
+		k.actions[sig] = *sigactionAt(new)
+	}
+	k.sched.Unlock()
+	if old != 0 {
+		*sigactionAt(old) = was
+	}
+	return 0
+}
+
+func (k *Kernel) sigprocmask(cpu *trap.CPU, how, new, old uint64) uint64 {
+	t := &k.tcbs[k.threads.Current(int(cpu.ID))]
+	was := t.mask // only its own thread changes it
+	if new != 0 {
+		set := *wordAt(new)
+		switch how {
+		case linux.SIG_BLOCK:
+			set = was | set
+		case linux.SIG_UNBLOCK:
+			set = was &^ set
+		case linux.SIG_SETMASK:
+		default:
+			return linux.EINVAL.Ret()
+		}
+		k.sched.Lock()
+		t.mask = set
+		k.sched.Unlock()
+	}
+	if old != 0 {
+		*wordAt(old) = was
+	}
+	return 0
+}
+
+func (k *Kernel) sigaltstack(cpu *trap.CPU, new, old uint64) uint64 {
+	t := &k.tcbs[k.current(cpu)]
+	was := linux.Stack{SP: t.altSP, Size: t.altSize}
+	if t.altSize == 0 {
+		was.Flags = linux.SS_DISABLE
+	}
+	if new != 0 {
+		s := stackAt(new)
+		if s.Flags&linux.SS_DISABLE != 0 {
+			t.altSP, t.altSize = 0, 0
+		} else {
+			t.altSP, t.altSize = s.SP, s.Size
+		}
+	}
+	if old != 0 {
+		*stackAt(old) = was
+	}
+	return 0
+}
+
+// Nested serves calls that the runtime issues on a kernel stack, which it does only when it gives up: print and exit.
+func (k *Kernel) Nested(cpu *trap.CPU, nr, a, b, n uint64) uint64 {
+	switch nr {
+	case linux.SYS_WRITE:
+		k.Console.Write(bytesAt(b, n))
+		return n
+	case linux.SYS_GETTID, linux.SYS_GETPID:
+		return pid
+	case linux.SYS_CLOCK_GETTIME:
+		return k.clockGettime(a, b)
+	case linux.SYS_EXIT_GROUP:
+		k.Crash(cpu, nil, "the Go runtime gave up in kernel code")
+	case linux.SYS_FUTEX:
+		k.Crash(cpu, nil, "kernel code waited for a lock of the Go runtime")
+	}
+	return linux.ENOSYS.Ret()
+}
+
+// exit ends the machine: cleanly for status 0, with a crash report for what the runtime uses when it gives up.
+func (k *Kernel) exit(cpu *trap.CPU, c *trap.Context, status uint64) {
+	if status == 2 {
+		if f := &k.cpus[cpu.ID].fault; f.Valid && f.Thread == k.current(cpu) {
+			k.Crash(cpu, &f.Context, "CPU exception in the Go runtime's care was not recovered")
+		}
+		k.Crash(cpu, c, "the Go runtime ended: unrecovered panic or fatal error, see above")
+	}
+	k.PowerOff(status)
+}
+
+// Random fills p from RDRAND where the CPU has it, mixed with the time stamp counter: see package machine's RandomSource.
+func (k *Kernel) Random(p []byte) {
+	for i := range p {
+		if i%8 == 0 {
+			k.random = mix(k.random + x86.TSC())
+			if k.HasRDRAND {
+				if v, ok := x86.RDRAND(); ok {
+					k.random ^= v
+				}
+			}
+		}
+		p[i] = byte(k.random >> (i % 8 * 8))
+	}
+}
+
+// mix is the finaliser of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014).
+func mix(z uint64) uint64 {
+	z += 0x9e3779b97f4a7c15
+	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
+	z = (z ^ z>>27) * 0x94d049bb133111eb
+	return z ^ z>>31
+}

@@ -1,0 +1,215 @@
+#include "textflag.h"
+
+// Every function here is a leaf with no frame; NOSPLIT because they also run on the small interrupt stacks, before any
+// g exists, and as the last thing a dying CPU does.
+
+TEXT ·Out8(SB),NOSPLIT,$0-3
+	MOVW p+0(FP), DX
+	MOVB v+2(FP), AX
+	OUTB
+	RET
+
+TEXT ·Out16(SB),NOSPLIT,$0-4
+	MOVW p+0(FP), DX
+	MOVW v+2(FP), AX
+	OUTW
+	RET
+
+TEXT ·Out32(SB),NOSPLIT,$0-8
+	MOVW p+0(FP), DX
+	MOVL v+4(FP), AX
+	OUTL
+	RET
+
+TEXT ·In8(SB),NOSPLIT,$0-9
+	MOVW p+0(FP), DX
+	INB
+	MOVB AX, ret+8(FP)
+	RET
+
+TEXT ·In16(SB),NOSPLIT,$0-10
+	MOVW p+0(FP), DX
+	INW
+	MOVW AX, ret+8(FP)
+	RET
+
+TEXT ·In32(SB),NOSPLIT,$0-12
+	MOVW p+0(FP), DX
+	INL
+	MOVL AX, ret+8(FP)
+	RET
+
+TEXT ·ReadMSR(SB),NOSPLIT,$0-16
+	MOVL n+0(FP), CX
+	RDMSR
+	SHLQ $32, DX
+	ORQ  DX, AX
+	MOVQ AX, ret+8(FP)
+	RET
+
+TEXT ·WriteMSR(SB),NOSPLIT,$0-16
+	MOVL n+0(FP), CX
+	MOVQ v+8(FP), AX
+	MOVQ AX, DX
+	SHRQ $32, DX
+	WRMSR
+	RET
+
+TEXT ·CPUID(SB),NOSPLIT,$0-24
+	MOVL leaf+0(FP), AX
+	MOVL subleaf+4(FP), CX
+	CPUID
+	MOVL AX, eax+8(FP)
+	MOVL BX, ebx+12(FP)
+	MOVL CX, ecx+16(FP)
+	MOVL DX, edx+20(FP)
+	RET
+
+TEXT ·TSC(SB),NOSPLIT,$0-8
+	RDTSC
+	SHLQ $32, DX
+	ORQ  DX, AX
+	MOVQ AX, ret+0(FP)
+	RET
+
+TEXT ·ReadCR0(SB),NOSPLIT,$0-8
+	MOVQ CR0, AX
+	MOVQ AX, ret+0(FP)
+	RET
+
+TEXT ·ReadCR2(SB),NOSPLIT,$0-8
+	MOVQ CR2, AX
+	MOVQ AX, ret+0(FP)
+	RET
+
+TEXT ·ReadCR3(SB),NOSPLIT,$0-8
+	MOVQ CR3, AX
+	MOVQ AX, ret+0(FP)
+	RET
+
+TEXT ·ReadCR4(SB),NOSPLIT,$0-8
+	MOVQ CR4, AX
+	MOVQ AX, ret+0(FP)
+	RET
+
+TEXT ·WriteCR0(SB),NOSPLIT,$0-8
+	MOVQ v+0(FP), AX
+	MOVQ AX, CR0
+	RET
+
+TEXT ·WriteCR3(SB),NOSPLIT,$0-8
+	MOVQ v+0(FP), AX
+	MOVQ AX, CR3
+	RET
+
+TEXT ·WriteCR4(SB),NOSPLIT,$0-8
+	MOVQ v+0(FP), AX
+	MOVQ AX, CR4
+	RET
+
+TEXT ·InvalidatePage(SB),NOSPLIT,$0-8
+	MOVQ va+0(FP), AX
+	INVLPG (AX)
+	RET
+
+TEXT ·Pause(SB),NOSPLIT,$0-0
+	PAUSE
+	RET
+
+TEXT ·DisableInterrupts(SB),NOSPLIT,$0-0
+	CLI
+	RET
+
+TEXT ·EnableInterrupts(SB),NOSPLIT,$0-0
+	STI
+	RET
+
+TEXT ·HaltUntilInterrupt(SB),NOSPLIT,$0-0
+	STI
+	HLT
+	CLI
+	RET
+
+TEXT ·Halt(SB),NOSPLIT,$0-0
+	CLI
+	HLT
+	JMP -2(PC)
+
+TEXT ·RDRAND(SB),NOSPLIT,$0-9
+	BYTE $0x48; BYTE $0x0f; BYTE $0xc7; BYTE $0xf0 // RDRAND RAX
+	SETCS ok+8(FP)
+	MOVQ AX, v+0(FP)
+	RET
+
+TEXT ·RDSEED(SB),NOSPLIT,$0-9
+	BYTE $0x48; BYTE $0x0f; BYTE $0xc7; BYTE $0xf8 // RDSEED RAX
+	SETCS ok+8(FP)
+	MOVQ AX, v+0(FP)
+	RET
+
+TEXT ·ReadGSBase(SB),NOSPLIT,$0-8
+	RDGSBASEQ AX
+	MOVQ AX, ret+0(FP)
+	RET
+
+TEXT ·WriteGSBase(SB),NOSPLIT,$0-8
+	MOVQ v+0(FP), AX
+	WRGSBASEQ AX
+	RET
+
+TEXT ·ReadFSBase(SB),NOSPLIT,$0-8
+	RDFSBASEQ AX
+	MOVQ AX, ret+0(FP)
+	RET
+
+TEXT ·WriteXCR0(SB),NOSPLIT,$0-8
+	XORL CX, CX
+	MOVQ v+0(FP), AX
+	MOVQ AX, DX
+	SHRQ $32, DX
+	BYTE $0x0f; BYTE $0x01; BYTE $0xd1 // XSETBV
+	RET
+
+TEXT ·LoadGDT(SB),NOSPLIT,$0-12
+	MOVQ p+0(FP), AX
+	MOVWQZX cs+8(FP), CX
+	MOVW ds+10(FP), DX
+	BYTE $0x0f; BYTE $0x01; BYTE $0x10 // LGDT [RAX]
+	MOVW DX, DS
+	MOVW DX, ES
+	MOVW DX, SS
+	LEAQ reloaded<>(SB), AX
+	PUSHQ CX
+	PUSHQ AX
+	BYTE $0x48; BYTE $0xcb // far RET: pops RIP, CS
+TEXT reloaded<>(SB),NOSPLIT|NOFRAME,$0-0
+	RET
+
+TEXT ·LoadIDT(SB),NOSPLIT,$0-8
+	MOVQ p+0(FP), AX
+	BYTE $0x0f; BYTE $0x01; BYTE $0x18 // LIDT [RAX]
+	RET
+
+TEXT ·LoadTR(SB),NOSPLIT,$0-2
+	MOVW sel+0(FP), AX
+	BYTE $0x0f; BYTE $0x00; BYTE $0xd8 // LTR AX
+	RET
+
+TEXT ·Load32(SB),NOSPLIT,$0-12
+	MOVQ va+0(FP), AX
+	MOVL (AX), AX
+	MOVL AX, ret+8(FP)
+	RET
+
+TEXT ·Store32(SB),NOSPLIT,$0-12
+	MOVQ va+0(FP), AX
+	MOVL v+8(FP), CX
+	MOVL CX, (AX)
+	RET
+
+TEXT ·Breakpoint(SB),NOSPLIT,$0-0
+	BYTE $0xcc
+	RET
+
+TEXT ·Undefined(SB),NOSPLIT,$0-0
+	UNDEF
