@@ -23,5 +23,3 @@ func crash(cpu *trap.CPU, c *trap.Context, reason string) {
 	}
 	debugExit(testproto.ExitCrash)
 }
-
-func onCPU(cpu *trap.CPU) *trap.Context { return nil }

@@ -1,11 +1,14 @@
 package rt
 
 import (
+	"runtime"
 	"sync/atomic"
+	"syscall"
 	"unsafe"
 
 	"dinos/boot/record"
 	"dinos/kernel/linux"
+	"dinos/kernel/trap"
 )
 
 // The runtime's pointers arrive as addresses. They are trusted: whoever issues system calls in ring 0 could as well
@@ -37,3 +40,13 @@ func bytesAt(a, n uint64) []byte { return unsafe.Slice(at[byte](a), n) }
 func clearFrame(pa uint64) {
 	*at[[512]uint64](record.DirectMap + pa) = [512]uint64{}
 }
+
+// run passes f, a pointer to its closure, by a system call. A raw one: to the runtime the caller keeps running, so neither is its
+// stack moved nor its processor given away meanwhile.
+func run(f func(*trap.CPU)) {
+	syscall.RawSyscall(sysRun, **(**uintptr)(unsafe.Pointer(&f)), *(*uintptr)(unsafe.Pointer(&f)), 0)
+	runtime.KeepAlive(f)
+}
+
+// funcAt is the inverse.
+func funcAt(closure uint64) func(*trap.CPU) { return *(*func(*trap.CPU))(unsafe.Pointer(&closure)) }

@@ -160,6 +160,9 @@ func onTrap(cpu *CPU, c *Context) *Context {
 	return handlers.Fault(cpu, c)
 }
 
+// CPUEntry returns the address of EnterCPU, where the start-up code of other CPUs jumps.
+func CPUEntry() uint64 { return addressOfCPUEntry() }
+
 // addressOfCPUEntry returns the address of EnterCPU.
 func addressOfCPUEntry() uint64
 
