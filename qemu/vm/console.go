@@ -32,6 +32,13 @@ func newConsole(tee io.Writer) *Console {
 	return &Console{tee: tee, changed: make(chan struct{})}
 }
 
+// NewConsole returns a console that collects lines from r until its end. It is for tests of what reads consoles.
+func NewConsole(r io.Reader) *Console {
+	c := newConsole(nil)
+	go c.feed(r)
+	return c
+}
+
 // feed reads r to its end.
 func (c *Console) feed(r io.Reader) {
 	buf := make([]byte, 32<<10)

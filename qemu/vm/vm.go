@@ -47,9 +47,9 @@ func Start(cfg Config) (*VM, error) {
 	if err != nil {
 		return nil, &HostError{VM: cfg.Name, Op: "configure", Err: err}
 	}
-	path, err := exec.LookPath(cfg.Binary)
+	path, err := find(cfg.Binary)
 	if err != nil {
-		return nil, &HostError{VM: cfg.Name, Op: "find QEMU", Err: fmt.Errorf("%w: install qemu-system-x86", err)}
+		return nil, &HostError{VM: cfg.Name, Op: "find QEMU", Err: err}
 	}
 	v := &VM{cfg: cfg, console: newConsole(cfg.Output), stderr: &tail{}, exited: make(chan struct{})}
 	if err := v.launch(path); err != nil {
@@ -63,6 +63,20 @@ func Start(cfg Config) (*VM, error) {
 		return nil, &HostError{VM: cfg.Name, Op: "talk to QEMU", Err: err, Stderr: v.stderr.String()}
 	}
 	return v, nil
+}
+
+// Installed returns nil if the QEMU that Start uses by default is installed.
+func Installed() error {
+	_, err := find(defaultBinary)
+	return err
+}
+
+func find(binary string) (string, error) {
+	path, err := exec.LookPath(binary)
+	if err != nil {
+		return "", fmt.Errorf("%w: install qemu-system-x86", err)
+	}
+	return path, nil
 }
 
 // launch starts the process and what reads from it. On error nothing stays open.
