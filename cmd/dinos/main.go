@@ -2,6 +2,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -24,10 +25,10 @@ func run(args []string, in io.Reader, out io.Writer) error {
 		SilenceErrors: true, // main prints them
 		SilenceUsage:  true, // a failed boot is not a wrong command line
 	}
-	root.AddCommand(newImageCmd(), newVersionCmd())
+	root.AddCommand(newBootCmd(), newBuildCmd(), newGDBCmd(), newImageCmd(), newVersionCmd())
 	root.SetArgs(args)
 	root.SetIn(in)
 	root.SetOut(out)
 	root.SetErr(os.Stderr)
-	return root.Execute()
+	return root.ExecuteContext(context.Background())
 }
