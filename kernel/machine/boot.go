@@ -147,9 +147,15 @@ func refuse(why string, n uint64) {
 	debugExit(testproto.ExitRefused)
 }
 
-func onSyscall(cpu *trap.CPU, c *trap.Context) *trap.Context   { return kernel.Syscall(cpu, c) }
-func onInterrupt(cpu *trap.CPU, c *trap.Context) *trap.Context { return kernel.Interrupt(cpu, c) }
-func onNested(cpu *trap.CPU, nr, a, b, n uint64) uint64        { return kernel.Nested(cpu, nr, a, b, n) }
+func onSyscall(cpu *trap.CPU, c *trap.Context) *trap.Context { return kernel.Syscall(cpu, c) }
+
+func onInterrupt(cpu *trap.CPU, c *trap.Context) *trap.Context {
+	if c.Vector == trap.VecTimer && inInterrupt.armed.CompareAndSwap(1, 0) {
+		inInterrupt.f()
+	}
+	return kernel.Interrupt(cpu, c)
+}
+func onNested(cpu *trap.CPU, nr uint64, args *[5]uint64) uint64 { return kernel.Nested(cpu, nr, args) }
 
 // tables gives page tables their frames.
 type tables struct{}

@@ -1,6 +1,9 @@
 package machine
 
 import (
+	"fmt"
+	"strings"
+
 	"dinos/kernel/paging"
 	"dinos/kernel/x86"
 )
@@ -70,4 +73,39 @@ func (f *features) largestPage() uint64 {
 		return paging.Size1G
 	}
 	return paging.Size2M
+}
+
+// String lists the optional features that are in use.
+func (f *features) String() string {
+	var s []string
+	for _, o := range [...]struct {
+		has  bool
+		name string
+	}{
+		{f.smep, "SMEP"}, {f.smap, "SMAP"}, {f.umip, "UMIP"}, {f.page1G, "1 GiB pages"}, {f.rdrand, "RDRAND"}, {f.xsave, "XSAVE"},
+	} {
+		if o.has {
+			s = append(s, o.name)
+		}
+	}
+	return strings.Join(s, " ")
+}
+
+// hypervisorName says what runs the machine.
+func (f *features) hypervisorName() string {
+	if !f.hypervisor {
+		return "hardware"
+	}
+	var b []byte
+	for _, w := range f.vendor {
+		b = append(b, byte(w), byte(w>>8), byte(w>>16), byte(w>>24))
+	}
+	switch name := strings.TrimRight(string(b), "\x00"); name {
+	case "TCGTCGTCGTCG":
+		return "QEMU (TCG)"
+	case "KVMKVMKVM":
+		return "KVM"
+	default:
+		return fmt.Sprintf("hypervisor %q", name)
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"unsafe"
 
 	"dinos/boot/record"
+	"dinos/boot/stub"
 	"dinos/kernel/linux"
 	"dinos/kernel/mem"
 	"dinos/kernel/paging"
@@ -79,3 +80,6 @@ func flushTables(root uint64) {
 	x86.WriteCR3(root)
 	x86.WriteCR4(cr4)
 }
+
+// inText reports whether pc is in the kernel's code.
+func inText(pc uint64) bool { return pc >= stub.Record.TextStart && pc < stub.Record.TextEnd }

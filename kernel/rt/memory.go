@@ -23,17 +23,37 @@ func (k *Kernel) mmap(addr, n, prot, flags, fd uint64) uint64 {
 		return linux.ENOMEM.Ret()
 	}
 	k.vm.Lock()
+	va := k.place(addr, n, st, fixed)
+	k.vm.Unlock()
+	return va
+}
+
+// place makes a mapping. vm is held.
+func (k *Kernel) place(addr, n uint64, st kspace.State, fixed bool) uint64 {
 	var err error
 	if fixed {
 		err = k.Space.Change(addr, n, st)
 	} else {
 		addr, err = k.Space.Reserve(n, st)
 	}
-	k.vm.Unlock()
 	if err != nil {
 		return linux.ENOMEM.Ret()
 	}
 	return addr
+}
+
+// nestedMmap serves the allocations of a crash report, when vm may be held by a CPU that was stopped.
+func (k *Kernel) nestedMmap(cpu *trap.CPU, a *[5]uint64) uint64 {
+	st, ok := stateOf(a[2])
+	if !ok || a[0] != 0 && a[0]>>63 == 0 {
+		return linux.ENOMEM.Ret()
+	}
+	if !k.vm.TryLock() {
+		k.Crash(cpu, nil, "memory was needed while the address space was being changed")
+	}
+	va := k.place(a[0], a[1], st, a[3]&linux.MAP_FIXED != 0)
+	k.vm.Unlock()
+	return va
 }
 
 func (k *Kernel) change(addr, n uint64, st kspace.State) uint64 {
@@ -94,7 +114,11 @@ func (k *Kernel) Fault(cpu *trap.CPU, c *trap.Context, address uint64) *trap.Con
 		if cpu.OnFaultStack(c.RSP) {
 			k.Crash(cpu, c, "page fault in the page fault handler")
 		}
-		k.vm.Lock()
+		if k.Dying.Load() == 0 {
+			k.vm.Lock()
+		} else if !k.vm.TryLock() {
+			k.Crash(cpu, c, "page fault while the address space was being changed")
+		}
 		err := k.Space.Fault(address, c.ErrorCode&2 != 0)
 		k.vm.Unlock()
 		switch err {

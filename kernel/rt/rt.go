@@ -92,6 +92,8 @@ type Kernel struct {
 	// TimerTicks is the APIC timer's frequency in ticks per µs.
 	TimerTicks uint64
 	HasRDRAND  bool
+	// Dying is not 0 once a crash report is being written: locks may be held by CPUs that will never release them.
+	Dying atomic.Uint32
 
 	vectors [256]uint32 // event descriptor+1 to signal when a device raises the vector; guarded by sched
 

@@ -45,3 +45,9 @@ func (k *Kernel) Counts() [512]uint64 { return k.counts }
 
 // Threads returns the number of threads that exist and the most there ever were.
 func (k *Kernel) Threads() (now, peak int) { return k.threads.Live() }
+
+// Thread returns the thread that cpu runs, -1 if none.
+func (k *Kernel) Thread(cpu *trap.CPU) int { return int(k.threads.Current(int(cpu.ID))) }
+
+// Idle reports whether CPU i runs nothing.
+func (k *Kernel) Idle(i int) bool { return k.threads.Idle()&(1<<i) != 0 }

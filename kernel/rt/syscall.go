@@ -302,20 +302,26 @@ func (k *Kernel) sigaltstack(cpu *trap.CPU, new, old uint64) uint64 {
 	return 0
 }
 
-// Nested serves calls that the runtime issues on a kernel stack, which it does only when it gives up: print and exit.
-func (k *Kernel) Nested(cpu *trap.CPU, nr, a, b, n uint64) uint64 {
+// Nested serves calls that the runtime issues on a kernel stack, which it does only when it gives up (print, exit) or to
+// allocate for a crash report; a are the first five arguments.
+func (k *Kernel) Nested(cpu *trap.CPU, nr uint64, a *[5]uint64) uint64 {
 	switch nr {
 	case linux.SYS_WRITE:
-		k.Console.Write(bytesAt(b, n))
-		return n
+		k.Console.Write(bytesAt(a[1], a[2]))
+		return a[2]
 	case linux.SYS_GETTID, linux.SYS_GETPID:
 		return pid
 	case linux.SYS_CLOCK_GETTIME:
-		return k.clockGettime(a, b)
+		return k.clockGettime(a[0], a[1])
+	case linux.SYS_MMAP:
+		return k.nestedMmap(cpu, a)
 	case linux.SYS_EXIT_GROUP:
 		k.Crash(cpu, nil, "the Go runtime gave up in kernel code")
 	case linux.SYS_FUTEX:
-		k.Crash(cpu, nil, "kernel code waited for a lock of the Go runtime")
+		if a[1]&^linux.FUTEX_PRIVATE_FLAG == linux.FUTEX_WAIT {
+			k.Crash(cpu, nil, "kernel code waited for a lock of the Go runtime")
+		}
+		return 0
 	}
 	return linux.ENOSYS.Ret()
 }

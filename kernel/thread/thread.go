@@ -21,7 +21,7 @@ import "math/bits"
 // Limits. MaxThreads bounds the operating system threads of one kernel's runtime: each goroutine that is locked to its thread or
 // blocks in a system call needs one.
 const (
-	MaxThreads = 512
+	MaxThreads = 1024
 	MaxCPUs    = 64
 	buckets    = 256
 )

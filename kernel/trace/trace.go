@@ -47,7 +47,7 @@ type Event struct {
 }
 
 // Size is the number of events a ring keeps; a power of two.
-const Size = 128
+const Size = 256
 
 // Ring holds the last Size events of one CPU. The zero value is empty.
 type Ring struct {

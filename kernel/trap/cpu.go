@@ -8,7 +8,6 @@ func PrepareArea(a uint64, id, apicID uint64) *CPU {
 	c := CPUAt(a)
 	c.Self = a
 	c.ID, c.APICID = id, apicID
-	c.m.g0 = addressOf(&c.g[stackKernel])
 	for i := range c.g {
 		g := &c.g[i]
 		g.lo = a + uint64(stacks[i].first)*granule + guardSize
@@ -17,7 +16,8 @@ func PrepareArea(a uint64, id, apicID uint64) *CPU {
 		// is above that.
 		g.guard0 = g.lo + 1024
 		g.guard1 = g.guard0
-		g.m = addressOf(&c.m)
+		g.m = addressOf(&c.m[i])
+		c.m[i].g0 = addressOf(g)
 		g.tls = addressOf(g)
 		for n := stacks[i].first; n < stacks[i].end; n++ {
 			c.gOf[n] = addressOf(g)
@@ -147,7 +147,7 @@ func addressOfStub(v int) uint64
 func onSyscall(cpu *CPU, c *Context) *Context { return handlers.Syscall(cpu, c) }
 
 // onNested is called by the SYSCALL entry when kernel code was running.
-func onNested(cpu *CPU, nr, a, b, c uint64) uint64 { return handlers.Nested(cpu, nr, a, b, c) }
+func onNested(cpu *CPU, nr uint64, args *[5]uint64) uint64 { return handlers.Nested(cpu, nr, args) }
 
 // onCPU is called by EnterCPU.
 func onCPU(cpu *CPU) *Context { return handlers.Start(cpu) }
@@ -165,6 +165,16 @@ func CPUEntry() uint64 { return addressOfCPUEntry() }
 
 // addressOfCPUEntry returns the address of EnterCPU.
 func addressOfCPUEntry() uint64
+
+// OnReportStack leaves whatever stack the CPU is on and calls f, which must not return, on the NMI stack. A crash report runs
+// there, so that page faults can still be served on the fault stack.
+func (c *CPU) OnReportStack(f func()) {
+	g := &c.g[stackNMI]
+	callOn(addressOf(g), g.hi-64, f)
+}
+
+// callOn makes rg and sp current and calls f. In assembly.
+func callOn(rg, sp uint64, f func())
 
 // Idle waits for an interrupt with the CPU halted, as kernel code that holds no lock and has no Current thread.
 func Idle() { x86.HaltUntilInterrupt() }

@@ -95,7 +95,7 @@ func (c *Context) User() bool { return c.CS&3 == 3 }
 // DefaultMXCSR masks all SSE exceptions and rounds to nearest, as Linux starts threads (SDM vol. 1, 10.2.3).
 const DefaultMXCSR = 0x1f80
 
-// Area geometry: granules of 16 KiB; granule 0 is the CPU record, the others are stacks. Each stack's lowest page is
+// Area geometry: granules of 16 KiB; the first two are the CPU record, the others are stacks. Each stack's lowest page is
 // a guard page once GuardPages has been applied.
 const (
 	AreaSize  = 256 << 10
@@ -108,7 +108,7 @@ type stackRange struct{ first, end int } // granules
 
 // The stacks of an Area, by granule. Reports of crashes are written on the fault, NMI and double-fault stacks.
 var stacks = [...]stackRange{
-	stackKernel:  {1, 5},
+	stackKernel:  {2, 5},
 	stackIRQ:     {5, 7},
 	stackFault:   {7, 10},
 	stackNMI:     {10, 12},
@@ -143,16 +143,16 @@ type runtimeG struct {
 	guard0, guard1 uint64
 	panic_, defer_ uint64
 	m              uint64
-	rest           [968]byte
-	tls            uint64 // what FS:-8 must hold: this g
-	pad            uint64 // FS points here
+	rest           [968]byte // 400 in Go 1.26
+	tls            uint64    // what FS:-8 must hold: this g
+	pad            uint64    // FS points here
 }
 
-// runtimeM mirrors the runtime's m in the same way: only g0 is set, so that a stack overflow of kernel code is reported as
-// "morestack on g0" through the nested system call path instead of corrupting memory.
+// runtimeM mirrors the runtime's m in the same way: only g0 is set, to the g of the stack, so that a stack overflow or a panic in
+// kernel code is reported by the runtime as on any system stack, through the nested system call path.
 type runtimeM struct {
 	g0   uint64
-	rest [4088]byte
+	rest [2552]byte // 1,816 in Go 1.26
 }
 
 // CPU is the record of one CPU, at the start of its Area. The GS base holds its address whenever ring 0 code runs.
@@ -174,7 +174,7 @@ type CPU struct {
 	pad      uint64
 	desc     [4]uint64 // pseudo-descriptors for LGDT and LIDT
 	g        [numStacks]runtimeG
-	m        runtimeM
+	m        [numStacks]runtimeM
 }
 
 // Handlers are the kernel's side of the entries. Each runs as kernel code and returns the Context to restore: the one
@@ -187,8 +187,8 @@ type Handlers struct {
 	// Fault serves the CPU's exceptions; c is on the fault, NMI, double-fault or machine-check stack.
 	Fault func(cpu *CPU, c *Context) *Context
 	// Nested serves a SYSCALL issued by kernel code itself, which only the Go runtime does and only when it is about to
-	// give up (print, throw). It returns the value for RAX.
-	Nested func(cpu *CPU, nr, a, b, c uint64) uint64
+	// give up (print, throw) or to allocate for a crash report. args are in the order of the system call; it returns the value for RAX.
+	Nested func(cpu *CPU, nr uint64, args *[5]uint64) uint64
 	// Start continues a CPU that has just entered through EnterCPU.
 	Start func(cpu *CPU) *Context
 }

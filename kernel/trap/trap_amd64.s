@@ -56,16 +56,20 @@ nested:
 	// convention of the runtime's system call stubs.
 	PUSHQ CX
 	PUSHQ BP
-	SUBQ $48, SP
+	PUSHQ R8 // the arguments, as an array
+	PUSHQ R10
+	PUSHQ DX
+	PUSHQ SI
+	PUSHQ DI
+	MOVQ SP, DI
+	SUBQ $32, SP
 	MOVQ CPU_Self(GS), BX
 	MOVQ BX, 0(SP)
 	MOVQ AX, 8(SP)
 	MOVQ DI, 16(SP)
-	MOVQ SI, 24(SP)
-	MOVQ DX, 32(SP)
 	CALL ·onNested(SB)
-	MOVQ 40(SP), AX
-	ADDQ $48, SP
+	MOVQ 24(SP), AX
+	ADDQ $(32+40), SP
 	POPQ BP
 	POPQ CX
 	JMP CX
@@ -226,7 +230,7 @@ TEXT ·EnterBoot(SB),NOSPLIT|NOFRAME,$0
 	SUBQ $64, SP
 	LEAQ (CPU_g)(BX), R14
 	// Just enough of the g for stack checks until PrepareArea has filled it in.
-	LEAQ (const_granule+const_guardSize+1024)(BX), AX
+	LEAQ (2*const_granule+const_guardSize+1024)(BX), AX
 	MOVQ AX, runtimeG_guard0(R14)
 	MOVQ R14, runtimeG_tls(R14)
 	LEAQ runtimeG_pad(R14), AX
@@ -274,6 +278,16 @@ TEXT ·EnterCPU(SB),NOSPLIT|NOFRAME,$0
 	CALL ·onCPU(SB)
 	MOVQ 8(SP), DI
 	JMP ·restore(SB)
+
+TEXT ·callOn(SB),NOSPLIT,$0-24
+	MOVQ rg+0(FP), R14
+	MOVQ sp+8(FP), AX
+	MOVQ f+16(FP), DX // the closure: its context register and, in its first word, its code
+	SWITCH
+	MOVQ AX, SP
+	MOVQ (DX), AX
+	CALL AX
+	UNDEF
 
 TEXT ·addressOfEntry(SB),NOSPLIT,$0-8
 	LEAQ ·sysentry(SB), AX

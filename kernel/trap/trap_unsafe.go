@@ -31,3 +31,6 @@ func (c *CPU) Address() uint64 { return c.Self }
 
 // addressOf is for records in static or direct-mapped memory, which never move.
 func addressOf[T any](p *T) uint64 { return uint64(uintptr(unsafe.Pointer(p))) }
+
+// The CPU record must end before the first stack; a negative array length stops the build otherwise.
+var _ [2*granule - unsafe.Sizeof(CPU{})]byte

@@ -1,0 +1,12 @@
+// Command ckernel is the control kernel: it knows who belongs to a rack and who may use which cores and memory.
+package main
+
+import "dinos/kernel/machine"
+
+func main() { machine.Main("ckernel", run) }
+
+// run is the kernel's work once the machine is up.
+func run(m *machine.Machine) error {
+	m.Describe()
+	select {} // until there is a rack to join, it waits for interrupts
+}

@@ -1,0 +1,54 @@
+package ktest
+
+import (
+	"os"
+
+	"dinos/kernel/x86"
+)
+
+// crashes are ways to fail. Each is a plain function so that it can run on a goroutine, on the runtime's system stack, in kernel code
+// and in an interrupt.
+var crashes = map[string]func(){
+	"nil":       func() { *nowhere = 1 },
+	"divide":    func() { sink = 1 / zero },
+	"overflow":  func() { sink = recurse(1) },
+	"undefined": x86.Undefined,
+	"double":    func() { x86.WriteMSR(x86.MSRFSBase, 0); sink = recurse(1) },
+	"protect":   func() { x86.Load32(1 << 63) },
+	"execute":   func() { jump(&stackCode) },
+	"text":      writeText,
+	"panic":     func() { panic("deliberate") },
+	"exit":      func() { os.Exit(2) },
+	"memory":    eat,
+	"hang": func() {
+		for zero == 0 {
+		}
+	},
+}
+
+// Variables, so that the compiler does not see what is coming.
+var (
+	nowhere   *int
+	zero      int
+	sink      int
+	stackCode = [16]byte{0xc3} // RET, in data: not executable
+	hoard     [][]byte
+)
+
+//go:noinline
+func recurse(n int) int {
+	var pad [64]int
+	pad[n&63] = n
+	return recurse(n+1) + pad[(n+1)&63]
+}
+
+// eat takes all memory.
+func eat() {
+	for {
+		b := make([]byte, 1<<20)
+		for i := 0; i < len(b); i += 4096 {
+			b[i] = 1
+		}
+		hoard = append(hoard, b)
+	}
+}
