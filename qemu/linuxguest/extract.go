@@ -8,7 +8,7 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/therootcompany/xz"
+	"github.com/pierrec/lz4/v4"
 )
 
 // Fields of the setup header of a bzImage (Linux, Documentation/arch/x86/boot.rst).
@@ -24,7 +24,7 @@ const (
 
 var (
 	elfMagic  = []byte("\x7fELF")
-	xzMagic   = []byte("\xfd7zXZ\x00")
+	lz4Magic  = []byte("\x02\x21\x4c\x18") // of the legacy frame format
 	gzipMagic = []byte("\x1f\x8b")
 )
 
@@ -50,25 +50,25 @@ func Extract(image []byte) ([]byte, error) {
 		return nil, fmt.Errorf("bzImage is truncated: %d bytes, its payload is at %d and has %d", len(image), start, n)
 	}
 	payload := image[start : start+n]
-	// The build appends the uncompressed size, but for gzip, which ends with it anyway.
-	size := binary.LittleEndian.Uint32(payload[n-4:])
-	if size > maxKernel {
-		return nil, fmt.Errorf("payload claims to have %d bytes uncompressed", size)
-	}
 	var r io.Reader
 	var err error
 	switch {
 	case bytes.HasPrefix(payload, elfMagic):
 		return payload, nil
-	case bytes.HasPrefix(payload, xzMagic):
-		r, err = xz.NewReader(bytes.NewReader(payload[:n-4]), 0)
+	case bytes.HasPrefix(payload, lz4Magic):
+		r = lz4.NewReader(bytes.NewReader(payload[:n-4]))
 	case bytes.HasPrefix(payload, gzipMagic):
 		r, err = gzip.NewReader(bytes.NewReader(payload))
 	default:
-		return nil, fmt.Errorf("payload begins with % x: neither xz nor gzip", payload[:4])
+		return nil, fmt.Errorf("payload begins with % x: neither LZ4 nor gzip, the formats known", payload[:4])
 	}
 	if err != nil {
 		return nil, fmt.Errorf("payload: %w", err)
+	}
+	// The build appends the uncompressed size, but for gzip, which ends with it anyway.
+	size := binary.LittleEndian.Uint32(payload[n-4:])
+	if size > maxKernel {
+		return nil, fmt.Errorf("payload claims to have %d bytes uncompressed", size)
 	}
 	elf := bytes.NewBuffer(make([]byte, 0, size))
 	if _, err := io.Copy(elf, io.LimitReader(r, int64(size)+1)); err != nil {
