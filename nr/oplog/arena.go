@@ -14,7 +14,7 @@ type arena struct {
 	size uint64
 	next uint64 // bytes handed out since the start; offset in the arena modulo size
 	low  uint64 // everything below was freed
-	recs [arenaRecords]operandRec
+	recs []operandRec
 	r, w uint64 // recs[r:w] are in use, modulo arenaRecords
 }
 
@@ -27,10 +27,14 @@ const (
 
 func (a *arena) init(l *Log, id ID) {
 	a.size = l.cfg.ArenaBytes
+	if a.size == 0 {
+		return
+	}
 	a.base = region.Off(uint64(id.Slot) * a.size)
+	a.recs = make([]operandRec, arenaRecords)
 	// The slot's former owner may have ops in the log whose operands are still to be read: the arena is taken until head
 	// has passed everything that was there when the slot was claimed.
-	if t := l.Tail(); id.Gen > 1 && t > 0 && a.size > 0 {
+	if t := l.Tail(); id.Gen > 1 && t > 0 {
 		a.recs[0] = operandRec{t - 1, a.size}
 		a.w, a.next = 1, a.size
 	}

@@ -27,6 +27,11 @@ func (r *Replica[O, R]) lockAll() bool {
 			r.wait(ForCombiner, p.index, oplog.Blocker{}, attempt)
 		}
 	}
+	if r.failure.Load() != nil {
+		// A failed replica may have stopped half way; nothing that needs all of it may build on that.
+		r.unlockAll()
+		return false
+	}
 	return true
 }
 
@@ -77,8 +82,12 @@ func (r *Replica[O, R]) crossTo(x uint64) (outcome, oplog.Blocker) {
 		return failed, oplog.Blocker{}
 	}
 	defer r.unlockAll()
-	if t := r.cross.log.Tail(); x >= t || t-min(t, r.next) > r.cross.log.Config().Entries {
-		return r.fail(fmt.Errorf("%w: cross op %d at %d, but the cross log ends at %d", oplog.ErrCorrupt, x, r.next, t)), oplog.Blocker{}
+	t := r.cross.log.Tail()
+	if err := r.cross.member.Limit(t); err != nil {
+		return r.fail(err), oplog.Blocker{}
+	}
+	if x >= t {
+		return r.fail(fmt.Errorf("%w: cross op %d wanted, but the cross log ends at %d", oplog.ErrCorrupt, x, t)), oplog.Blocker{}
 	}
 	for r.next <= x {
 		if out, by := r.crossOne(); out != progressed {

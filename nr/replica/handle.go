@@ -190,7 +190,7 @@ func (h *Handle[O, R]) resume(p *part[O, R], out outcome, by oplog.Blocker, x ui
 				continue
 			}
 			if out != failed && !r.wait(waitFor(out), CrossLog, by, attempt) {
-				return resp, h.giveUp(p, by)
+				return resp, h.giveUp(p, waitFor(out), by)
 			}
 			out = progressed
 			continue
@@ -199,7 +199,7 @@ func (h *Handle[O, R]) resume(p *part[O, R], out outcome, by oplog.Blocker, x ui
 		}
 		if out != progressed || attempt > 0 {
 			if !r.wait(reason, p.index, by, attempt) {
-				return resp, h.giveUp(p, by)
+				return resp, h.giveUp(p, reason, by)
 			}
 		}
 		out = progressed
@@ -258,11 +258,22 @@ func (r *Replica[O, R]) assist() {
 }
 
 // giveUp withdraws the op if no combiner has collected it yet.
-func (h *Handle[O, R]) giveUp(p *part[O, R], by oplog.Blocker) error {
+func (h *Handle[O, R]) giveUp(p *part[O, R], why Reason, by oplog.Blocker) error {
 	if h.ctx.state.CompareAndSwap(ctxPending, ctxIdle) {
 		p.pending.Add(-1)
-		return fmt.Errorf("%w: %v; the op was withdrawn", ErrStalled, by)
+		return fmt.Errorf("%w; the op was withdrawn", stalled(why, by))
 	}
 	h.pending = p
-	return fmt.Errorf("%w: %v; the op is in the log", ErrStalled, by)
+	return fmt.Errorf("%w; the op is in the log", stalled(why, by))
+}
+
+// stalled is an ErrStalled that says who was waited for.
+func stalled(why Reason, by oplog.Blocker) error {
+	switch why {
+	case ForPublish:
+		return fmt.Errorf("%w: %v", ErrStalled, by)
+	case ForRoom:
+		return fmt.Errorf("%w: log full, slot %d incarnation %d has consumed up to %d", ErrStalled, by.Slot, by.Gen, by.Pos)
+	}
+	return fmt.Errorf("%w: waiting for %v", ErrStalled, why)
 }

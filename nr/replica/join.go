@@ -174,7 +174,7 @@ func (r *Replica[O, R]) Donate(w io.Writer, logs []int) (oplog.ID, error) {
 			return oplog.ID{}, r.Err()
 		}
 		if out != progressed && !r.wait(waitFor(out), CrossLog, by, attempt) {
-			return oplog.ID{}, fmt.Errorf("%w: %v", ErrStalled, by)
+			return oplog.ID{}, stalled(waitFor(out), by)
 		}
 	}
 	defer r.unlockAll()

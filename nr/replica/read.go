@@ -117,7 +117,7 @@ func (r *Replica[O, R]) reach(p *part[O, R], limit uint64) error {
 		}
 		if out == atHole || out == atRoom {
 			if !r.wait(waitFor(out), p.index, by, attempt) {
-				return fmt.Errorf("%w: %v", ErrStalled, by)
+				return stalled(waitFor(out), by)
 			}
 		}
 	}
@@ -149,17 +149,17 @@ func (r *Replica[O, R]) Sync() error {
 			return err
 		}
 		if out != progressed && !r.wait(waitFor(out), CrossLog, by, attempt) {
-			return fmt.Errorf("%w: %v", ErrStalled, by)
+			return stalled(waitFor(out), by)
 		}
 	}
 	return r.Err()
 }
 
-// Behind is how many entries of all logs the replica has not applied yet.
+// Behind is how many entries of all its logs the replica has not applied yet.
 func (r *Replica[O, R]) Behind() uint64 {
 	n := uint64(0)
-	for i := range r.parts {
-		if p := &r.parts[i]; p.member != nil {
+	for i := range len(r.parts) + 1 {
+		if p := r.lockable(i); p != nil {
 			a := p.applied.Load() // before the tail, which then cannot be less
 			n += p.log.Tail() - min(a, p.log.Tail())
 		}
