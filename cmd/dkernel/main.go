@@ -1,12 +1,15 @@
 // Command dkernel is the data kernel: it runs the processes of a rack on its cores and memory.
 package main
 
-import "dinos/kernel/machine"
+import (
+	"dinos/kernel/machine"
+	"dinos/kernel/monitor"
+)
 
 func main() { machine.Main("dkernel", run) }
 
 // run is the kernel's work once the machine is up.
 func run(m *machine.Machine) error {
 	m.Describe()
-	select {} // until there is a rack to join, it waits for interrupts
+	return monitor.Run(m)
 }

@@ -15,6 +15,7 @@ import (
 	"dinos/kernel/rt"
 	"dinos/kernel/testproto"
 	"dinos/kernel/trap"
+	"dinos/kernel/x86"
 )
 
 // Virtual memory of the kernel half; the direct map and the image are where package record says.
@@ -61,6 +62,7 @@ func boot(cpu *trap.CPU, startInfo, pml4 uint64) *trap.Context {
 	found.features.enable()
 	cpu.Load()
 
+	maskPIC()
 	found.early.read(startInfo)
 	initMemory()
 	initClock()
@@ -71,6 +73,18 @@ func boot(cpu *trap.CPU, startInfo, pml4 uint64) *trap.Context {
 	kernel.AddCPU(cpu)
 	initRandom()
 	return kernel.First(cpu, runtimeEntry(), runtimeStack())
+}
+
+// maskPIC silences the two 8259 interrupt controllers: firmware leaves the timer's interrupt on, at vector 8. Machines without
+// them ignore it. The vectors are moved out of the exceptions' range all the same, since a masked 8259 can still raise a spurious interrupt.
+func maskPIC() {
+	for i, base := range [...]uint16{0x20, 0xa0} {
+		x86.Out8(base, 0x11)                       // ICW1: initialise, expect ICW4
+		x86.Out8(base+1, trap.VecIRQ+uint8(8*i))   // ICW2: vectors
+		x86.Out8(base+1, [...]uint8{1 << 2, 2}[i]) // ICW3: the second one is on line 2
+		x86.Out8(base+1, 1)                        // ICW4: 8086 mode
+		x86.Out8(base+1, 0xff)                     // mask all
+	}
 }
 
 // runtimeEntry returns the address of the Go runtime's entry point, _rt0_amd64_linux.

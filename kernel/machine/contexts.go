@@ -1,7 +1,6 @@
 package machine
 
 import (
-	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -30,6 +29,3 @@ func InInterrupt(f func()) {
 
 // OnSystemStack runs f on the stack of the runtime's scheduler.
 func OnSystemStack(f func()) { systemstack(f) }
-
-// FreeMemory makes the runtime give unused memory back. For tests.
-func FreeMemory() { debug.FreeOSMemory() }

@@ -21,6 +21,8 @@ type Machine struct {
 	Boot *info.Info
 	Args *info.Args
 	MADT *info.MADT
+
+	vectors int // interrupt vectors given to devices
 }
 
 // Main is the main function of a kernel: it finishes what needs the Go runtime and calls run. An error of either ends
@@ -121,3 +123,18 @@ func refuseText(why string) {
 	fmt.Printf("dinos: boot: %s\n", why)
 	Exit(testproto.ExitRefused)
 }
+
+// PowerOff ends the machine as a shutdown does.
+func PowerOff() { kernel.Run(func(*trap.CPU) { powerOff(0) }) }
+
+// Memory returns the bytes of memory in all and free ones, outside the Go runtime.
+func Memory() (total, free uint64) {
+	st := kernel.Frames.Stats()
+	return st.Total * mem.FrameSize, st.Free * mem.FrameSize
+}
+
+// SystemCalls returns how often the runtime made each system call.
+func SystemCalls() [512]uint64 { return kernel.Counts() }
+
+// FreeMemory collects garbage and makes the runtime give unused memory back.
+func FreeMemory() { debug.FreeOSMemory() }

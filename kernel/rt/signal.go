@@ -134,8 +134,7 @@ func fillOut(c *trap.Context) {
 	c.InKernel = 0
 	c.FSBase = c.ThreadFS
 	c.CS, c.SS = trap.SelKernelCode, trap.SelKernelData
-	c.RFLAGS = c.R11 | x86.FlagIF
-	c.RCX = c.RIP
+	c.RCX, c.R11 = c.RIP, c.RFLAGS // as SYSCALL leaves them
 }
 
 // sigreturn restores what handler saved; RSP is just above the return address.
