@@ -1,2 +1,53 @@
 # `make help` lists the targets.
-GO ?= go
+GO  ?= go
+BIN := bin
+
+QEMU := qemu-system-x86_64=qemu-system-x86
+GCC  := gcc=gcc gcc=libc6-dev
+
+# Flags for the machine of qemu-run, e.g. make qemu-run BOOT="--smp 4 --mem 1G --machine q35".
+BOOT ?= --smp 2 --mem 512M
+# Which kernel qemu-run and gdb start.
+KERNEL ?= dkernel
+
+.PHONY: help build qemu-run gdb test check unit boot-test long-test bench-rt clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build bin/dinos, bin/ckernel.elf, bin/dkernel.elf and bin/ktest.elf
+	@mkdir -p $(BIN)
+	$(GO) build -o $(BIN)/dinos ./cmd/dinos
+	$(BIN)/dinos build ./cmd/ckernel $(BIN)/ckernel.elf
+	$(BIN)/dinos build ./cmd/dkernel $(BIN)/dkernel.elf
+	$(BIN)/dinos build ./cmd/ktest $(BIN)/ktest.elf
+
+qemu-run: build ## boot a kernel in QEMU with its console here (BOOT="--smp 4", KERNEL=ckernel)
+	@qemu/install.sh $(QEMU)
+	$(BIN)/dinos boot $(BOOT) $(BIN)/$(KERNEL).elf
+
+gdb: build ## start a paused kernel with gdb attached to it
+	@qemu/install.sh $(QEMU) gdb=gdb
+	$(BIN)/dinos gdb $(BOOT) $(BIN)/$(KERNEL).elf
+
+test: check unit boot-test ## everything a change must pass
+
+check: ## gofmt, go vet, import and source rules
+	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "gofmt: not formatted:"; echo "$$unformatted"; exit 1; }
+	$(GO) vet ./...
+	$(GO) test -count=1 .
+
+unit: ## the tests that need no virtual machine, with the race detector
+	@qemu/install.sh $(GCC)
+	CGO_ENABLED=1 $(GO) test -race $$($(GO) list ./... | grep -v -e '^dinos$$' -e /boottest$$)
+
+boot-test: ## boot kernels in QEMU and run the tests inside them
+	@qemu/install.sh $(QEMU)
+	DINOS_REQUIRE_QEMU=1 $(GO) test -count=1 -timeout 30m ./kernel/boottest
+
+long-test: ## the long versions: soaks, exhaustive and crash tests (about half an hour)
+	@qemu/install.sh $(QEMU) $(GCC)
+	DINOS_LONG=1 DINOS_REQUIRE_QEMU=1 $(GO) test -count=1 -timeout 90m ./...
+
+clean: ## remove what was built
+	rm -rf $(BIN)
