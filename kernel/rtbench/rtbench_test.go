@@ -34,6 +34,7 @@ func TestQuick(t *testing.T) {
 		require.Empty(t, r.Skip)
 		require.Positive(t, r.N)
 		require.Positive(t, r.P50)
+		require.GreaterOrEqual(t, r.P50, r.Min)
 		require.GreaterOrEqual(t, r.P99, r.P50)
 	}
 	if runtime.NumCPU() >= 2 {

@@ -18,6 +18,9 @@ import (
 	"dinos/qemu/vm"
 )
 
+// patience is how long a guest may take on a busy machine before it counts as hung.
+const patience = 5 * time.Minute
+
 // bzImage makes an image with payload after two real-mode sectors and 64 bytes of
 // protected-mode code.
 func bzImage(payload []byte) []byte {
@@ -185,7 +188,7 @@ func boot(t *testing.T, o Options) ([]byte, int, error) {
 	}
 	o.Path = filepath.Join(t.TempDir(), "probe")
 	require.NoError(t, BuildStatic(t.Context(), "./testdata/probe", o.Path))
-	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	return RunProgram(ctx, o)
 }
@@ -215,7 +218,7 @@ func TestKernelPanics(t *testing.T) {
 func TestBench(t *testing.T) {
 	_, _, err := boot(t, Options{Args: []string{"exit", "0"}}) // or skips
 	require.NoError(t, err)
-	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	r, err := RunBench(ctx, Options{Args: []string{"-quick", "now", "yield"}})
 	require.NoError(t, err)

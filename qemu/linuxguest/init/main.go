@@ -107,7 +107,7 @@ func run(console *os.File) (int, error) {
 // if it distrusts the TSC, it counts ticks, and all that is measured is a multiple of 4 ms.
 func waitForClock() error {
 	const path = "/sys/devices/system/clocksource/clocksource0/current_clocksource"
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		source, err := os.ReadFile(path)
 		if err != nil {
