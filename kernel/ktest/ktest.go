@@ -1,23 +1,25 @@
 // Package ktest is the table of tests that run inside a kernel. The image cmd/ktest is nothing but this; qemu/vmtest runs it
 // from go test.
 //
-// Command line: test=NAME,NAME or test=all (the default) selects; seconds=N is how long soaks run; crash=NAME brings the
+// Command line: bench=NAME,NAME or bench=all runs benchmarks of package rtbench (quick: few samples); test=NAME,NAME or test=all (the default) selects; seconds=N is how long soaks run; crash=NAME brings the
 // kernel down in one of several ways, to test how it reports that.
 package ktest
 
 import (
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"time"
 
 	"dinos/kernel/machine"
+	"dinos/kernel/rtbench"
 	"dinos/kernel/testproto"
 )
 
 // Main runs what the command line selects and ends the machine. It returns only if the command line is wrong.
 func Main(m *machine.Machine) error {
-	if err := m.Args.Known(testproto.Key, "seconds", "crash", "in"); err != nil {
+	if err := m.Args.Known(testproto.Key, "seconds", "crash", "in", "bench", "quick"); err != nil {
 		return err
 	}
 	name, err := m.Args.String("crash", "")
@@ -30,6 +32,9 @@ func Main(m *machine.Machine) error {
 			return err
 		}
 		return crash(name, where)
+	}
+	if m.Args.Has("bench") {
+		return bench(m)
 	}
 	value, err := m.Args.String(testproto.Key, testproto.All)
 	if err != nil {
@@ -80,4 +85,25 @@ func crash(name, where string) error {
 	}
 	time.Sleep(time.Second)
 	return fmt.Errorf("crash=%s in=%s did not bring the kernel down", name, where)
+}
+
+// bench runs the benchmarks whose names contain one of the given parts.
+func bench(m *machine.Machine) error {
+	value, err := m.Args.String("bench", testproto.All)
+	if err != nil {
+		return err
+	}
+	quick, err := m.Args.Bool("quick")
+	if err != nil {
+		return err
+	}
+	var parts []string
+	if value != testproto.All {
+		parts = strings.Split(value, ",")
+	}
+	if err := rtbench.Run(rtbench.Env{Out: os.Stdout, Pin: machine.Pin, Quick: quick}, parts...); err != nil {
+		return err
+	}
+	machine.Exit(testproto.ExitPass)
+	return nil
 }

@@ -27,6 +27,7 @@ func TestNumbers(t *testing.T) {
 		{"sigaltstack", SYS_SIGALTSTACK, syscall.SYS_SIGALTSTACK}, {"prctl", SYS_PRCTL, syscall.SYS_PRCTL},
 		{"arch_prctl", SYS_ARCH_PRCTL, syscall.SYS_ARCH_PRCTL}, {"gettid", SYS_GETTID, syscall.SYS_GETTID},
 		{"futex", SYS_FUTEX, syscall.SYS_FUTEX},
+		{"sched_setaffinity", SYS_SCHED_SETAFFINITY, syscall.SYS_SCHED_SETAFFINITY},
 		{"sched_getaffinity", SYS_SCHED_GETAFFINITY, syscall.SYS_SCHED_GETAFFINITY},
 		{"timer_create", SYS_TIMER_CREATE, syscall.SYS_TIMER_CREATE},
 		{"clock_gettime", SYS_CLOCK_GETTIME, syscall.SYS_CLOCK_GETTIME},

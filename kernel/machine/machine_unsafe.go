@@ -1,6 +1,8 @@
 package machine
 
 import (
+	"fmt"
+	"syscall"
 	"unsafe"
 
 	"dinos/boot/record"
@@ -83,3 +85,15 @@ func flushTables(root uint64) {
 
 // inText reports whether pc is in the kernel's code.
 func inText(pc uint64) bool { return pc >= stub.Record.TextStart && pc < stub.Record.TextEnd }
+
+// Pin binds the calling thread to one CPU. The caller has locked its goroutine to the thread.
+func Pin(cpu int) error {
+	if cpu < 0 || cpu >= kernel.NumCPU() {
+		return fmt.Errorf("pin to CPU %d: there are %d", cpu, kernel.NumCPU())
+	}
+	set := uint64(1) << cpu
+	if _, _, errno := syscall.RawSyscall(syscall.SYS_SCHED_SETAFFINITY, 0, unsafe.Sizeof(set), uintptr(unsafe.Pointer(&set))); errno != 0 {
+		return fmt.Errorf("pin to CPU %d: %w", cpu, errno)
+	}
+	return nil
+}

@@ -289,7 +289,7 @@ func (k *Kernel) Interrupt(cpu *trap.CPU, c *trap.Context) *trap.Context {
 	pc.Trace.Record(now, trace.Interrupt, c.Vector, c.RIP, 0)
 	t := k.save(th, c)
 	if due {
-		k.threads.Yield(id)
+		k.kick(cpu, k.threads.Yield(id))
 		return k.next(cpu)
 	}
 	k.deliver(cpu, th, t)

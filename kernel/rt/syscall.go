@@ -43,8 +43,10 @@ func (k *Kernel) Syscall(cpu *trap.CPU, c *trap.Context) *trap.Context {
 	case linux.SYS_SCHED_YIELD:
 		c.RAX = 0
 		k.sched.Lock()
-		k.threads.Yield(int(cpu.ID))
+		k.kick(cpu, k.threads.Yield(int(cpu.ID)))
 		return k.next(cpu)
+	case linux.SYS_SCHED_SETAFFINITY:
+		return k.setAffinity(cpu, c)
 	case linux.SYS_EXIT:
 		k.sched.Lock()
 		pc.Trace.Record(k.Now(), trace.Exit, uint64(k.current(cpu)), 0, 0)
@@ -86,7 +88,7 @@ func (k *Kernel) value(cpu *trap.CPU, c *trap.Context) uint64 {
 	case linux.SYS_GETPID:
 		return pid
 	case linux.SYS_SCHED_GETAFFINITY:
-		return k.affinity(c.RSI, c.RDX)
+		return k.affinity(cpu, c.RSI, c.RDX)
 	case linux.SYS_GETRANDOM:
 		k.Random(bytesAt(c.RDI, c.RSI))
 		return c.RSI
@@ -214,6 +216,7 @@ func (k *Kernel) clone(cpu *trap.CPU, c *trap.Context) uint64 {
 		n.ThreadFS = c.R8
 	}
 	k.tcbs[id] = tcb{mask: k.tcbs[parent].mask}
+	k.threads.Inherit(id, parent)
 	k.cpus[cpu.ID].Trace.Record(k.Now(), trace.Clone, uint64(id), c.RSI, 0)
 	k.kick(cpu, k.threads.WakeThread(id))
 	k.sched.Unlock()
@@ -233,13 +236,43 @@ func (k *Kernel) clockGettime(id, ts uint64) uint64 {
 	return 0
 }
 
-func (k *Kernel) affinity(size, buf uint64) uint64 {
+// affinity returns the CPUs that may run the calling thread: all by default, from which the runtime takes their number.
+func (k *Kernel) affinity(cpu *trap.CPU, size, buf uint64) uint64 {
 	const n = thread.MaxCPUs / 8
 	if size < n {
 		return linux.EINVAL.Ret()
 	}
-	*wordAt(buf) = 1<<k.ncpu - 1
+	k.sched.Lock()
+	set := k.threads.Allowed(k.current(cpu))
+	k.sched.Unlock()
+	*wordAt(buf) = set & k.allCPUs()
 	return n
+}
+
+func (k *Kernel) allCPUs() uint64 { return 1<<k.ncpu - 1 }
+
+// setAffinity restricts the calling thread (sched_setaffinity(2), pid 0) and moves it if it must leave its CPU.
+func (k *Kernel) setAffinity(cpu *trap.CPU, c *trap.Context) *trap.Context {
+	if c.RDI != 0 || c.RSI < 8 {
+		c.RAX = linux.ENOSYS.Ret()
+		if c.RDI == 0 {
+			c.RAX = linux.EINVAL.Ret()
+		}
+		return c
+	}
+	set := *wordAt(c.RDX) & k.allCPUs()
+	if set == 0 {
+		c.RAX = linux.EINVAL.Ret()
+		return c
+	}
+	c.RAX = 0
+	k.sched.Lock()
+	if k.threads.Allow(int(cpu.ID), set) {
+		k.sched.Unlock()
+		return c
+	}
+	k.kick(cpu, k.threads.Yield(int(cpu.ID)))
+	return k.next(cpu)
 }
 
 func (k *Kernel) sigaction(sig, new, old uint64) uint64 {

@@ -56,9 +56,10 @@ type thread struct {
 	state      State
 	woken      bool // queued by a wake-up, not by the end of a slice
 	timedOut   bool
-	cpu        int32 // that runs it, or ran it last
-	next, prev ID    // in its run queue, its wait bucket, or the free list
-	timer      int32 // position in its CPU's timer heap, -1 if none
+	cpu        int32  // that runs it, or ran it last
+	next, prev ID     // in its run queue, its wait bucket, or the free list
+	timer      int32  // position in its CPU's timer heap, -1 if none
+	allowed    uint64 // CPUs that may run it
 	key        uint64
 	deadline   int64
 }
@@ -138,7 +139,7 @@ func (t *Table) Create(c int) ID {
 		return None
 	}
 	t.free = t.threads[id].next
-	t.threads[id] = thread{state: Blocked, cpu: int32(c), next: None, prev: None, timer: -1, deadline: Never}
+	t.threads[id] = thread{state: Blocked, cpu: int32(c), allowed: 1<<MaxCPUs - 1, next: None, prev: None, timer: -1, deadline: Never}
 	t.live++
 	t.peak = max(t.peak, t.live)
 	return id
@@ -151,6 +152,19 @@ func (t *Table) Adopt(c int, id ID, now int64) {
 	t.cpus[c].current, t.cpus[c].since = id, now
 	t.idle &^= 1 << c
 }
+
+// Allow restricts the thread that CPU c runs to a set of CPUs, of which at least one must have been added, and returns
+// whether c is in it; if not, the CPU must Yield and call Next. Threads start with their creator's set: see Inherit.
+func (t *Table) Allow(c int, set uint64) bool {
+	t.threads[t.cpus[c].current].allowed = set
+	return set&(1<<c) != 0
+}
+
+// Inherit gives thread id the set of CPUs of thread from.
+func (t *Table) Inherit(id, from ID) { t.threads[id].allowed = t.threads[from].allowed }
+
+// Allowed returns the set of CPUs that may run the thread.
+func (t *Table) Allowed(id ID) uint64 { return t.threads[id].allowed }
 
 // Exit frees the thread that CPU c runs. The CPU must call Next.
 func (t *Table) Exit(c int) {
@@ -217,14 +231,21 @@ func (t *Table) Expire(c int, now int64) (kick uint64) {
 	return kick &^ (1 << c)
 }
 
-// Yield puts the thread that CPU c runs behind the others that wait for c. The CPU must call Next.
-func (t *Table) Yield(c int) {
+// Yield puts the thread that CPU c runs behind the others that wait for c, or, if c may not run it any more, sends it to a CPU
+// that may, and returns the CPUs to kick. The CPU must call Next.
+func (t *Table) Yield(c int) (kick uint64) {
+	id := t.cpus[c].current
+	t.cpus[c].current = None
+	th := &t.threads[id]
+	if th.allowed&(1<<c) == 0 {
+		th.state = Blocked
+		return t.unblock(id) &^ (1 << c)
+	}
+	th.state, th.woken = Runnable, false
 	q := &t.cpus[c]
-	id := q.current
-	q.current = None
-	t.threads[id].state, t.threads[id].woken = Runnable, false
 	t.push(&q.queue, id)
 	q.length++
+	return 0
 }
 
 // Due reports whether the thread that CPU c runs must give way now.
@@ -251,23 +272,18 @@ func (t *Table) Deadline(c int) int64 {
 	return d
 }
 
-// Next gives CPU c, which runs nothing, a thread: the head of its queue, else that of the longest other queue. None makes the
-// CPU idle until a kick.
+// Next gives CPU c, which runs nothing, a thread: the head of its queue, else the first thread that c may run in the
+// longest other queue that has one. None makes the CPU idle until a kick.
 func (t *Table) Next(c int, now int64) ID {
-	from := c
-	if t.cpus[c].queue.head == None {
-		for i := range t.ncpu {
-			if t.cpus[i].length > t.cpus[from].length {
-				from = i
-			}
-		}
+	from, id := c, t.cpus[c].queue.head
+	if id == None {
+		from, id = t.steal(c)
 	}
-	q := &t.cpus[from]
-	id := q.queue.head
 	if id == None {
 		t.idle |= 1 << c
 		return None
 	}
+	q := &t.cpus[from]
 	t.remove(&q.queue, id)
 	q.length--
 	th := &t.threads[id]
@@ -277,14 +293,22 @@ func (t *Table) Next(c int, now int64) ID {
 	return id
 }
 
-// HasWork reports whether Next would find a thread for CPU c.
-func (t *Table) HasWork(c int) bool {
+// steal finds a thread for CPU c in another queue.
+func (t *Table) steal(c int) (from int, id ID) {
+	most := 0
+	id = None
 	for i := range t.ncpu {
-		if t.cpus[i].length > 0 {
-			return true
+		if t.cpus[i].length <= most {
+			continue
+		}
+		for h := t.cpus[i].queue.head; h != None; h = t.threads[h].next {
+			if t.threads[h].allowed&(1<<c) != 0 {
+				from, id, most = i, h, t.cpus[i].length
+				break
+			}
 		}
 	}
-	return false
+	return from, id
 }
 
 // unblock ends the wait of a Blocked thread and queues it. It returns the CPUs to kick.
@@ -298,8 +322,13 @@ func (t *Table) unblock(id ID) (kick uint64) {
 		t.dropTimer(id)
 	}
 	c := int(th.cpu)
-	if t.idle != 0 && t.idle&(1<<c) == 0 {
-		c = bits.TrailingZeros64(t.idle)
+	if can := t.idle & th.allowed; can&(1<<c) == 0 {
+		switch {
+		case can != 0:
+			c = bits.TrailingZeros64(can)
+		case th.allowed&(1<<c) == 0:
+			c = bits.TrailingZeros64(th.allowed)
+		}
 	}
 	th.state, th.woken, th.cpu = Runnable, true, int32(c)
 	q := &t.cpus[c]
