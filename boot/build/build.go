@@ -45,7 +45,11 @@ func Kernel(ctx context.Context, opt Options, out string) error {
 	defer os.RemoveAll(dir)
 
 	ov := filepath.Join(dir, "overlay.json")
-	if err := writeOverlay(ctx, opt.Dir, ov); err != nil {
+	b, err := Overlay(ctx, opt.Dir)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(ov, b, 0o644); err != nil {
 		return err
 	}
 	linked := filepath.Join(dir, "linked.elf")
@@ -69,21 +73,18 @@ func Kernel(ctx context.Context, opt Options, out string) error {
 	return os.Rename(done, out)
 }
 
-// writeOverlay writes the overlay for the distribution and the module that the go command uses in dir.
-func writeOverlay(ctx context.Context, dir, path string) error {
+// Overlay returns the content of the -overlay file for the distribution and the module that the go command uses in dir,
+// which need not be those that this program was built with.
+func Overlay(ctx context.Context, dir string) ([]byte, error) {
 	goroot, err := goCmd(ctx, dir, "env", "GOROOT")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	pkg, err := goCmd(ctx, dir, "list", "-f", "{{.Dir}}", "dinos/boot/overlay")
 	if err != nil {
-		return err
+		return nil, err
 	}
-	b, err := overlay.Generate(filepath.Join(pkg, overlay.Dir), goroot)
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(path, b, 0o644)
+	return overlay.Generate(filepath.Join(pkg, overlay.Dir), goroot)
 }
 
 // goCmd runs the go command for the kernels' target and returns its output.
