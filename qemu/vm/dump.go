@@ -64,20 +64,22 @@ func (v *VM) Dump(ctx context.Context) (string, error) {
 // assembly, the words on the stack that may be return addresses follow with a question mark.
 func (v *VM) stack(ctx context.Context, b *strings.Builder, c cpuState, syms *Symbols) error {
 	fmt.Fprintf(b, "  %016x %s\n", c.rip, syms.Name(c.rip))
-	frames := 0
-	for fp, last := c.rbp, uint64(0); fp > last && frames < maxFrames; frames++ {
+	// The chain may lead to another stack at any address, so its end is a frame that was seen or cannot be one.
+	seen := map[uint64]bool{0: true}
+	for fp := c.rbp; !seen[fp] && len(seen) <= maxFrames; {
 		w, err := v.words(ctx, c.index, fp, 2)
 		if err != nil {
 			return err
 		}
-		if len(w) < 2 || w[1] == 0 {
+		if len(w) < 2 || syms != nil && !syms.IsCode(w[1]) {
 			break
 		}
 		// A return address is that of the next instruction: the call is before.
 		fmt.Fprintf(b, "  %016x %s\n", w[1], syms.Name(w[1]-1))
-		last, fp = fp, w[0]
+		seen[fp] = true
+		fp = w[0]
 	}
-	if frames > 0 {
+	if len(seen) > 1 {
 		return nil
 	}
 	w, err := v.words(ctx, c.index, c.rsp, scanWords)
