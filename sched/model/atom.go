@@ -47,12 +47,11 @@ type Linear struct {
 }
 
 func (l *Linear) Eval(v *Vars) int64 {
-	s := l.Const
-	for i := range v {
-		s += l.Coef[i] * v[i]
-	}
-	return s
+	return l.Const + l.Coef[0]*v[0] + l.Coef[1]*v[1] + l.Coef[2]*v[2] + l.Coef[3]*v[3] + l.Coef[4]*v[4]
 }
+
+// Linear has one term a variable.
+var _ = [1]struct{}{}[NumVars-5]
 
 func (l *Linear) constant() bool { return l.Coef == [NumVars]int64{} }
 
@@ -90,13 +89,13 @@ type Form struct {
 	Square [2]int64 // of cores and of slices
 	Div    int8
 
-	slow func(v *Vars) int64 // for an expression that is not of this form
+	slow func(v Vars) int64 // for an expression that is not of this form
 }
 
 // Eval is the value of the form.
 func (f *Form) Eval(v *Vars) int64 {
 	if f.slow != nil {
-		return f.slow(v)
+		return f.slow(*v)
 	}
 	for i := range f.Guards {
 		if !f.Guards[i].holds(v) {
@@ -137,6 +136,7 @@ type Atom struct {
 
 	Form      Form  // Cell, Load, Extreme
 	Reach     Reach // Row
+	Stable    bool  // Row: it reads nothing that changes but by joining, leaving, dying and draining
 	ByRequest bool  // Pair, Different, Equal, Span: the group is the request, else the process
 	Weight    int64 // Pair and Span, Sign included
 
@@ -172,6 +172,22 @@ func (p *Policy) RowValue(a *Atom, in *Instance, item, resource, node int) int64
 		return b2i(w.n == 0 || w.acc != 0)
 	}
 	return a.Sign * w.acc
+}
+
+// AddRowValues adds to dst, by node, what RowValue says of a goal.
+func (p *Policy) AddRowValues(a *Atom, in *Instance, item, resource int, dst []int64) {
+	s := &p.scratch
+	in.pendingRow(s.row[:], item, int64(resource), 0)
+	s.env.in = in
+	s.env.fixed = a.slot + 1
+	for d := range dst {
+		s.row[pendDkernel] = in.Nodes[d].ID
+		s.env.frames[a.slot] = s.row[:]
+		w := walker{x: a.stmt.f, agg: "sum"}
+		a.stmt.q.run(&s.env, &w)
+		dst[d] += a.Sign * w.acc
+	}
+	s.env.fixed = 0
 }
 
 // Covers says whether a grouping atom counts the units of resource of an item.

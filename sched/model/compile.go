@@ -86,12 +86,27 @@ func pendingAtom(p *Policy, s *statement, a Atom, at int) (Atom, error) {
 	if len(s.sel.groupBy) == 0 && !hasAggregate(s.expr) {
 		a.Kind = Row
 		a.Reach = reachOf(s, a.slot)
+		var uses uint32
+		markUses(&uses, s)
+		a.Stable = a.Reach == ByNode && uses&^(1<<relPending|1<<relHealth) == 0 && !usesCall(s, "random")
 		return a, nil
 	}
 	if c, ok := s.expr.(*call); ok && c.name == "capacity_constraint" && len(s.sel.groupBy) == 0 {
 		return capacityAtom(s, a, c)
 	}
 	return groupAtom(s, a)
+}
+
+func usesCall(s *statement, name string) bool {
+	found := false
+	f := func(e expr) bool {
+		c, ok := e.(*call)
+		found = found || ok && c.name == name
+		return !found
+	}
+	walkSelect(s.sel, f)
+	walk(s.expr, f)
+	return found
 }
 
 func usesColumn(s *statement, slot, idx int) bool {
@@ -526,7 +541,7 @@ func slowForm(p *Policy, s *statement, e expr, rel *Relation, sign int64) Form {
 		where = compileExpr(s.sel.where)
 	}
 	row := make([]int64, len(rel.Cols))
-	return Form{Div: -1, slow: func(v *Vars) int64 {
+	return Form{Div: -1, slow: func(v Vars) int64 {
 		ev := &p.scratch.env
 		if rel.id == relHeld {
 			row[heldCores], row[heldSlices], row[heldNew] = v[VarCores], v[VarSlices], v[VarNew]

@@ -5,6 +5,7 @@ import "dinos/sched/model"
 // bindPolicy sorts the atoms of a policy by what they need.
 func (s *Solver) bindPolicy(p *model.Policy) {
 	s.bound = p
+	s.health = s.health[:0]
 	s.tiers, s.rowTiers, s.rows = s.tiers[:0], s.rowTiers[:0], s.rows[:0]
 	s.hardRows, s.hardLoad, s.hardCell, s.cells = s.hardRows[:0], s.hardLoad[:0], s.hardCell[:0], s.cells[:0]
 	s.loads, s.extremes, s.groups = s.loads[:0], s.extremes[:0], s.groups[:0]
@@ -89,6 +90,18 @@ func (s *Solver) bind(p *model.Policy, in *model.Instance) {
 		s.bindRows(i)
 	}
 	s.bindGroups()
+	s.free = resize(s.free, s.nodes)
+	for d := range s.free {
+		n := &in.Nodes[d]
+		s.free[d] = [2]int64{1 << 20 / max(n.Cores, 1), 1 << 20 / max(n.Slices, 1)}
+	}
+	s.affine, s.paired = false, false
+	for k := range s.tiers {
+		s.affine = s.affine || len(s.tiers[k].cells) > 0
+		for _, g := range s.tiers[k].groups {
+			s.paired = s.paired || s.groups[g].Weight < 0
+		}
+	}
 }
 
 func (s *Solver) bindItems() {
@@ -110,10 +123,11 @@ func (s *Solver) bindItems() {
 		it := &s.items[i]
 		it.want = [2]int64{m.Cores, m.Slices}
 		it.group, it.apart, it.parts, it.out = g, m.Shape == model.Apart, it.parts[:0], true
-		it.gone = false
+		it.gone, it.tied = false, false
 	}
 	s.value[0] = int64(n)
 	s.cellX = s.cellX[:0]
+	s.filled = resize(s.filled, s.procs)
 	if len(s.cells)+len(s.hardCell) == 0 {
 		return
 	}
@@ -128,11 +142,6 @@ func (s *Solver) bindItems() {
 			s.bindHeld(int(s.items[i].group), s.in.Items[i].Process)
 		}
 	}
-	for _, a := range s.cells {
-		for k := range s.cellX {
-			s.value[a.Tier] += s.cellValue(a, &s.cellX[k], s.cellX[k].x)
-		}
-	}
 }
 
 func (s *Solver) bindHeld(g int, process int64) {
@@ -143,7 +152,14 @@ func (s *Solver) bindHeld(g int, process int64) {
 	for rows := s.in.Held.CellsAt(at); len(rows) >= 4; rows = rows[4:] {
 		if d := s.in.Rank(rows[1]); d >= 0 {
 			x := [2]int32{int32(rows[2]), int32(rows[3])}
-			s.cellX[g*s.nodes+d] = cell{x, x}
+			c := &s.cellX[g*s.nodes+d]
+			*c = cell{x, x}
+			if x != [2]int32{} {
+				s.filled[g]++
+			}
+			for _, a := range s.cells {
+				s.value[a.Tier] += s.cellValue(a, c, x)
+			}
 		}
 	}
 }
@@ -195,20 +211,27 @@ func maximum(xs []int64) int64 {
 
 // bindBase evaluates the row atoms that depend on the node alone.
 func (s *Solver) bindBase() {
-	s.baseOK = s.bools.take(s.nodes)
-	for d := range s.baseOK {
-		s.baseOK[d] = true
-	}
 	s.base = resize(s.base, len(s.rowTiers))
 	clear(s.shared)
 	if len(s.items) == 0 {
+		s.baseOK = resize(s.baseOK, s.nodes)
 		return
 	}
-	for _, a := range s.hardRows {
-		if a.Reach == model.ByNode {
-			for d := range s.baseOK {
-				s.baseOK[d] = s.baseOK[d] && s.pol.RowValue(a, s.in, 0, 0, d) != 0
+	if !s.sameNodes() {
+		s.stable = resize(s.stable, s.nodes)
+		for d := range s.stable {
+			s.stable[d] = true
+		}
+		for _, a := range s.hardRows {
+			if a.Stable {
+				s.narrow(s.stable, a)
 			}
+		}
+	}
+	s.baseOK = append(s.baseOK[:0], s.stable...)
+	for _, a := range s.hardRows {
+		if a.Reach == model.ByNode && !a.Stable {
+			s.narrow(s.baseOK, a)
 		}
 	}
 	for k, t := range s.rowTiers {
@@ -225,6 +248,32 @@ func (s *Solver) bindBase() {
 			}
 		}
 	}
+}
+
+func (s *Solver) narrow(ok []bool, a *model.Atom) {
+	for d := range ok {
+		ok[d] = ok[d] && s.pol.RowValue(a, s.in, 0, 0, d) != 0
+	}
+}
+
+// sameNodes says whether the nodes are those of the last round, in the same health, and remembers them.
+func (s *Solver) sameNodes() bool {
+	same := len(s.health) == s.nodes
+	for d := range s.nodes {
+		n := s.in.Nodes[d]
+		n.UsedCores, n.UsedSlices = 0, 0
+		if same && s.health[d] == n {
+			continue
+		}
+		if same {
+			s.health = s.health[:d]
+			same = false
+		} else if d == 0 {
+			s.health = s.health[:0]
+		}
+		s.health = append(s.health, n)
+	}
+	return same
 }
 
 // bindRows evaluates the row atoms of the two classes of item i. Where an atom is sparse, only the nodes that the
@@ -364,9 +413,7 @@ func (s *Solver) costRow(i, r, k int) []int64 {
 				row[d] += s.pol.RowValue(a, s.in, i, r, int(d))
 			}
 		case model.Dense:
-			for d := range row {
-				row[d] += s.pol.RowValue(a, s.in, i, r, d)
-			}
+			s.pol.AddRowValues(a, s.in, i, r, row)
 		}
 	}
 	return row
@@ -405,6 +452,7 @@ func (s *Solver) bindGroups() {
 		for i := range s.items {
 			for r := range 2 {
 				gr.covers[2*i+r] = s.items[i].want[r] > 0 && s.pol.Covers(gr.Atom, s.in, i, r)
+				s.items[i].tied = s.items[i].tied || gr.Hard && gr.covers[2*i+r]
 			}
 		}
 	}

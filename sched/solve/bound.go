@@ -15,6 +15,8 @@ type bounder struct {
 	left  [][2]int64 // unplaced units by process
 	first []int32    // an item of each process
 	costs []int64
+	flow  []flow
+	need  []int64 // dkernels that each process must be at, by its spread and apart requests
 }
 
 // opens recognises a cell atom that costs a constant for each dkernel newly used by a process.
@@ -80,6 +82,29 @@ func (s *Solver) lowerBound(b *Vector) {
 			b[t.tier] = s.tierLow(t)
 		}
 	}
+}
+
+// below says whether some completion of the present assignment may be less than v. It looks at no more tiers than
+// that takes.
+func (s *Solver) below(v *Vector) bool {
+	s.boundRooms()
+	low := s.refusedLow()
+	b := low
+	for i := range s.items {
+		if s.items[i].gone {
+			b++
+		}
+	}
+	if b != v[0] || low > 0 {
+		return b < v[0] || b == v[0] && low > 0
+	}
+	for k := range s.tiers {
+		t := &s.tiers[k]
+		if b := s.tierLow(t); b != v[t.tier] {
+			return b < v[t.tier]
+		}
+	}
+	return false
 }
 
 // rest is what item i still wants.
@@ -229,6 +254,9 @@ func (s *Solver) fillCheapest(row []int64, ok []bool, r int, n int64) int64 {
 func (s *Solver) groupsLow(gr *grouping) int64 {
 	now := int64(0)
 	for g := range gr.total {
+		if gr.total[g] == 0 {
+			continue
+		}
 		for _, n := range gr.n[g*s.nodes : (g+1)*s.nodes] {
 			now += gr.change(0, int64(n))
 		}
@@ -241,58 +269,77 @@ func (s *Solver) groupsLow(gr *grouping) int64 {
 	}
 	low := now
 	for g := range gr.total {
-		rest, item := s.groupLeft(gr, g)
-		if rest[0]+rest[1] == 0 {
-			continue
-		}
+		rest, most, item := s.groupLeft(gr, g)
 		n := rest[0] + rest[1]
 		switch {
+		case n == 0:
+		case gr.Weight < 0 && gr.total[g] == 0:
+			low += gr.Weight * s.freshPairs(n, most)
 		case gr.Weight < 0:
-			low += gr.Weight * s.morePairs(gr, g, rest)
+			low += gr.Weight * s.morePairs(gr, g, n, most)
 		case gr.total[g] == 0:
-			low += gr.Weight * evenPairs(n, s.allowedBy(gr, g, item))
+			low += gr.Weight * evenPairs(n, s.allowedBy(gr, item))
 		}
 	}
 	return low
 }
 
-// groupLeft counts the rows of a group that are not placed.
-func (s *Solver) groupLeft(gr *grouping, g int) (rest [2]int64, item int) {
-	item = -1
+// groupLeft counts the rows of a group that are not placed, and how many of them can be at one node at most.
+func (s *Solver) groupLeft(gr *grouping, g int) (rest, most [2]int64, item int) {
 	if gr.ByRequest {
-		s.addLeft(gr, g, &rest)
-		return rest, g
+		s.addLeft(gr, g, &rest, &most)
+		return rest, most, g
+	}
+	if s.lb.left[g] == [2]int64{} {
+		return rest, most, -1
 	}
 	for i := int(s.lb.first[g]); i < len(s.items); i++ {
 		if int(s.items[i].group) == g {
-			s.addLeft(gr, i, &rest)
+			s.addLeft(gr, i, &rest, &most)
 			item = i
 		}
 	}
-	return rest, item
+	return rest, most, item
 }
 
-func (s *Solver) addLeft(gr *grouping, i int, rest *[2]int64) {
+func (s *Solver) addLeft(gr *grouping, i int, rest, most *[2]int64) {
 	x := s.rest(i)
 	for r := range 2 {
-		if gr.covers[2*i+r] {
-			rest[r] += x[r]
+		if !gr.covers[2*i+r] {
+			continue
 		}
+		rest[r] += x[r]
+		if r == 0 && s.items[i].apart {
+			x[r] = min(x[r], 1)
+		}
+		most[r] += x[r]
 	}
 }
 
-func (s *Solver) allowedBy(gr *grouping, g, item int) int64 {
+func (s *Solver) allowedBy(gr *grouping, item int) int64 {
 	if gr.ByRequest {
 		return s.allowed(item)
 	}
 	return int64(s.nodes)
 }
 
+// freshPairs bounds from above the pairs of n rows that have no node yet. The k-th largest room for cores and the
+// k-th largest for slices stand together for the k-th node: sums of sorted sequences majorise sorted sums.
+func (s *Solver) freshPairs(n int64, most [2]int64) int64 {
+	pairs := int64(0)
+	for d := 0; d < s.nodes && n > 0; d++ {
+		k := min(n, min(most[0], s.lb.room[0][d])+min(most[1], s.lb.room[1][d]))
+		pairs += k * (k - 1)
+		n -= k
+	}
+	return pairs
+}
+
 // morePairs bounds from above the pairs that rest more rows can add to a group: the fullest possible nodes first,
 // each with what it has of the group and what it has room for.
-func (s *Solver) morePairs(gr *grouping, g int, rest [2]int64) int64 {
+func (s *Solver) morePairs(gr *grouping, g int, n int64, rest [2]int64) int64 {
 	have := gr.n[g*s.nodes : (g+1)*s.nodes]
-	n, pairs, last := rest[0]+rest[1], int64(0), int64(1)<<62
+	pairs, last := int64(0), int64(1)<<62
 	total := n
 	for _, h := range have {
 		total += int64(h)
@@ -335,7 +382,7 @@ func (s *Solver) cellsLow(a *model.Atom) int64 {
 	low := int64(0)
 	for g := range s.procs {
 		if s.lb.left[g] != [2]int64{} {
-			continue
+			continue // more may come
 		}
 		for d := range s.nodes {
 			c := &s.cellX[g*s.nodes+d]
@@ -347,29 +394,56 @@ func (s *Solver) cellsLow(a *model.Atom) int64 {
 
 // openLow bounds the number of dkernels that processes must newly use.
 func (s *Solver) openLow(a *model.Atom) int64 {
+	s.distinctNeeds(a.Tier)
 	low := int64(0)
 	for g := range s.procs {
-		cells := s.cellX[g*s.nodes : (g+1)*s.nodes]
 		left := s.lb.left[g]
-		now := int64(0)
+		if left == [2]int64{} && s.value[0] == int64(len(s.items)) {
+			continue // nothing is placed and nothing is wanted
+		}
+		cells := s.cellX[g*s.nodes : (g+1)*s.nodes]
+		now, here := int64(0), int64(0)
 		for d := range cells {
 			c := &cells[d]
 			if c.x == [2]int32{} {
 				continue
 			}
+			here++
 			if c.held == [2]int32{} {
 				now++
 			}
 			left[0] -= min(left[0], s.lb.open[d][0])
 			left[1] -= min(left[1], s.lb.open[d][1])
 		}
-		low += a.Form.Lin.Const * (now + s.nodesFor(g, cells, left))
+		low += a.Form.Lin.Const * (now + max(s.nodesFor(cells, left), s.lb.need[g]-here))
 	}
 	return low
 }
 
+// distinctNeeds computes how many dkernels each process must be at because cores of a request are apart, or spread by
+// a goal of an earlier tier: a solution in which that goal is not at its bound is more than the bound anyway.
+func (s *Solver) distinctNeeds(tier int) {
+	s.lb.need = resize(s.lb.need, s.procs)
+	for i := range s.items {
+		it := &s.items[i]
+		n := s.rest(i)[0]
+		if n == 0 {
+			continue
+		}
+		for g := range s.groups {
+			gr := &s.groups[g]
+			if !gr.covers[2*i] || gr.covers[2*i+1] || !gr.ByRequest {
+				continue
+			}
+			if gr.Kind == model.Different || gr.Kind == model.Pair && gr.Weight > 0 && gr.Tier < tier && len(it.parts) == 0 {
+				s.lb.need[it.group] = max(s.lb.need[it.group], min(n, s.allowed(i)))
+			}
+		}
+	}
+}
+
 // nodesFor is a lower bound of the number of nodes that hold left units besides those of cells.
-func (s *Solver) nodesFor(g int, cells []cell, left [2]int64) int64 {
+func (s *Solver) nodesFor(cells []cell, left [2]int64) int64 {
 	if left == [2]int64{} {
 		return 0
 	}
@@ -432,27 +506,34 @@ func (s *Solver) waterLow(l *loadGoal) int64 {
 }
 
 func (s *Solver) level(l *loadGoal, r int, want float64) float64 {
+	f := s.lb.flow[:0]
 	sq, lin := float64(l.Form.Square[r]), float64(l.Form.Lin.Coef[r])
 	lo, hi := 0.0, 0.0
 	for d := range s.nodes {
-		div := s.divisor(l, d)
-		hi = max(hi, (2*sq*float64(s.vars[d][r]+s.lb.open[d][r])+lin)/div)
+		if free := s.lb.open[d][r]; free > 0 {
+			w := 1 / s.divisor(l, d)
+			u := float64(s.vars[d][r])
+			f = append(f, flow{(lin + 2*sq*u) * w, 2 * sq * w, float64(free)})
+			hi = max(hi, (lin+2*sq*(u+float64(free)))*w)
+		}
 	}
+	s.lb.flow = f
 	fill := func(level float64) (units, cost float64) {
-		for d := range s.nodes {
-			div, u, free := s.divisor(l, d), float64(s.vars[d][r]), float64(s.lb.open[d][r])
-			x := free
-			if m := (lin + 2*sq*u) / div; m > level {
-				x = 0
-			} else if sq > 0 {
-				x = min(free, (level*div-lin)/(2*sq)-u)
+		for i := range f {
+			n := &f[i]
+			if n.marginal >= level {
+				continue
+			}
+			x := n.free
+			if n.slope > 0 {
+				x = min(x, (level-n.marginal)/n.slope)
 			}
 			units += x
-			cost += (lin*x + sq*(2*u*x+x*x)) / div
+			cost += x * (n.marginal + n.slope*x/2)
 		}
 		return units, cost
 	}
-	for range 48 {
+	for range 26 {
 		mid := (lo + hi) / 2
 		if u, _ := fill(mid); u < want {
 			lo = mid
@@ -464,6 +545,9 @@ func (s *Solver) level(l *loadGoal, r int, want float64) float64 {
 	u, c := fill(lo)
 	return c + max(0, want-u)*lo
 }
+
+// flow is a node in the computation of a level: the cost of its next unit, how fast that rises, and its room.
+type flow struct{ marginal, slope, free float64 }
 
 func (s *Solver) divisor(l *loadGoal, d int) float64 {
 	if l.Form.Div < 0 {

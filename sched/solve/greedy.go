@@ -27,6 +27,7 @@ func (s *Solver) greedy() {
 	}
 	s.sortBySize(s.order, true)
 	s.lowerBound(&s.lb.root)
+	s.proved = false
 	for pass := range 3 {
 		if pass == 2 {
 			slices.Reverse(s.order)
@@ -41,13 +42,31 @@ func (s *Solver) greedy() {
 		if pass == 0 || s.value.Compare(&s.best.value) < 0 {
 			s.save(&s.best, nil)
 		}
-		if n == 1 || !s.loose && s.best.value.Compare(&s.lb.root) <= 0 {
+		if n == 1 || s.enough() {
 			break
 		}
 		if pass < 2 {
 			s.clear()
 		}
 	}
+}
+
+// enough says that other orders would not help: the goals that are about more than the load are at their bounds, and
+// the search that follows is better than another pass at the rest.
+func (s *Solver) enough() bool {
+	if s.loose || s.best.value[0] > s.lb.root[0] {
+		return false
+	}
+	own := s.ownTiers()
+	if len(own) == 0 {
+		own = s.tiers
+	}
+	for k := range own {
+		if t := own[k].tier; s.best.value[t] > s.lb.root[t] {
+			return false
+		}
+	}
+	return true
 }
 
 func (s *Solver) clear() {
@@ -92,6 +111,8 @@ func (s *Solver) place(i int, how manner, from int) bool {
 	if d >= 0 && !s.splitPays(i, &v) {
 		s.put(i, d, it.want)
 		s.settle(i)
+		// All single nodes have been compared, and no split is better.
+		s.proved = len(s.items) == 1 && how == byPolicy
 		return true
 	}
 	before := s.value
@@ -99,17 +120,19 @@ func (s *Solver) place(i int, how manner, from int) bool {
 		v = addVector(&before, &v)
 	}
 	tried := false
-	for _, even := range [...]bool{false, true} {
-		if even && (!tried && d < 0 && !it.apart || !s.evenPays(i)) {
-			continue
-		}
+	even := s.evenPays(i)
+	for range 2 {
 		ok := s.split(i, even, from)
-		if ok && (d < 0 && !tried || s.value.Compare(&v) < 0) {
-			v, tried = s.value, true
+		if ok && (d < 0 || s.value.Compare(&v) < 0) {
+			tried = true
 			s.chose = s.chose[:0]
 			s.keepParts(i)
 		}
 		s.unput(i)
+		if ok || !even {
+			break
+		}
+		even = false
 	}
 	switch {
 	case tried:
@@ -147,45 +170,78 @@ func (s *Solver) takeParts(i int) {
 func (s *Solver) single(i int, want [2]int64, how manner, from int) (int, Vector) {
 	best := -1
 	var bestV Vector
-	tiers := s.tiers
-	if how == bestFit {
-		tiers = s.ownTiers()
-	}
+	tiers := s.active(i, how)
 	var left int64
 	for k := range s.nodes {
 		d := k + from
 		if d >= s.nodes {
 			d -= s.nodes
 		}
-		if s.room(i, d, want) != want {
+		if !s.fits(i, d, want) {
 			continue
 		}
 		c := s.closer(tiers, i, d, want, &bestV, best < 0)
 		if c > 0 {
 			continue
 		}
-		if how == bestFit {
-			l := s.leftover(d)
-			if c == 0 && l >= left {
-				continue
-			}
-			left = l
-		} else if c == 0 {
+		// Among equals best fit takes the fullest node, the policy's manner the emptiest.
+		l := s.leftover(d)
+		if how == byPolicy {
+			l = -l
+		}
+		if c == 0 && l >= left {
 			continue
 		}
-		best = d
+		best, left = d, l
 	}
-	if best >= 0 && how == bestFit {
+	if best >= 0 {
 		s.closer(s.tiers, i, best, want, &bestV, true)
 	}
 	return best, bestV
 }
 
-// leftover is the room of a node, both resources in shares of 1/1024.
+// active lists the tiers in which nodes may differ for item i: a process that is nowhere yet opens a dkernel
+// wherever it goes, and a group without rows has no pairs anywhere.
+func (s *Solver) active(i int, how manner) []tierAtoms {
+	tiers := s.tiers
+	if how == bestFit {
+		tiers = s.ownTiers()
+	}
+	s.live = s.live[:0]
+	for k := range tiers {
+		t := &tiers[k]
+		on := len(t.loads)+len(t.extremes) > 0 || len(t.cells) > 0 && s.hasCells(i)
+		if t.row >= 0 && !on {
+			at := 2*i*len(s.rowTiers) + t.row
+			on = s.cost[at] != nil || s.cost[at+len(s.rowTiers)] != nil
+		}
+		for n := 0; n < len(t.groups) && !on; n++ {
+			gr := &s.groups[t.groups[n]]
+			on = gr.covered(i, s.items[i].want) > 0 && gr.total[s.group(gr, i)] > 0
+		}
+		if on {
+			s.live = append(s.live, *t)
+			l := &s.live[len(s.live)-1]
+			if !s.hasCells(i) {
+				l.cells = nil
+			}
+			quiet := true
+			for _, g := range l.groups {
+				gr := &s.groups[g]
+				quiet = quiet && (gr.covered(i, s.items[i].want) == 0 || gr.total[s.group(gr, i)] == 0)
+			}
+			if quiet {
+				l.groups = nil
+			}
+		}
+	}
+	return s.live
+}
+
+// leftover is the room of a node, both resources in shares of 2^−20.
 func (s *Solver) leftover(d int) int64 {
-	v := &s.vars[d]
-	c, m := v[model.VarTotalCores], v[model.VarTotalSlices]
-	return (c-v[model.VarCores])<<10/max(c, 1) + (m-v[model.VarSlices])<<10/max(m, 1)
+	v, w := &s.vars[d], &s.free[d]
+	return (v[model.VarTotalCores]-v[model.VarCores])*w[0] + (v[model.VarTotalSlices]-v[model.VarSlices])*w[1]
 }
 
 // ownTiers are the tiers up to the last that looks at more than the load.
@@ -238,7 +294,10 @@ func (s *Solver) splitPays(i int, v *Vector) bool {
 		t := &s.tiers[k]
 		low, strict := s.itemLow(t, i)
 		if v[t.tier] > low {
-			return true
+			// Within the bound of the whole round there is nothing to gain in this tier, though no proof either.
+			if len(s.items) == 1 || s.value[t.tier]+v[t.tier] > s.lb.root[t.tier] {
+				return true
+			}
 		}
 		if strict {
 			return false
@@ -341,15 +400,7 @@ func (s *Solver) cheapest(row []int64, ok []bool) int64 {
 }
 
 // hasCells says whether the process of item i holds something already.
-func (s *Solver) hasCells(i int) bool {
-	g := int(s.items[i].group) * s.nodes
-	for _, c := range s.cellX[g : g+s.nodes] {
-		if c.x[0] != 0 || c.x[1] != 0 {
-			return true
-		}
-	}
-	return false
-}
+func (s *Solver) hasCells(i int) bool { return s.filled[s.items[i].group] > 0 }
 
 // evenPays says whether an even split is worth trying: some goal rewards it.
 func (s *Solver) evenPays(i int) bool {
@@ -384,15 +435,25 @@ func (s *Solver) evenPays(i int) bool {
 // units at a time. It reports whether everything found a place; if not, what was put is still there.
 func (s *Solver) split(i int, even bool, from int) bool {
 	left := s.items[i].want
-	for left[0]+left[1] > 0 {
-		want := left
-		if even {
-			want = s.chunk(i, left)
-		} else if d, _ := s.single(i, left, bestFit, from); d >= 0 {
-			s.put(i, d, left)
-			return true
+	if even {
+		left = s.evenly(i, 0, left)
+		switch {
+		case s.paired: // what is left goes to one node below
+			even = false
+		case s.affine:
+			left = s.follow(i, left)
+		default:
+			left = s.evenly(i, 1, left)
 		}
-		d, x := s.block(i, want, from)
+	}
+	for left[0]+left[1] > 0 {
+		if !even {
+			if d, _ := s.single(i, left, bestFit, from); d >= 0 {
+				s.put(i, d, left)
+				return true
+			}
+		}
+		d, x := s.block(i, left, from)
 		if d < 0 {
 			return false
 		}
@@ -403,18 +464,97 @@ func (s *Solver) split(i int, even bool, from int) bool {
 	return true
 }
 
-// chunk is the next piece of an even split: a core, or a share of the slices once the cores are placed.
-func (s *Solver) chunk(i int, left [2]int64) [2]int64 {
-	it := &s.items[i]
-	if left[0] > 0 {
-		// Large requests go in pieces, so that the work stays in proportion to the number of nodes.
-		n := int64(1)
-		if !it.apart {
-			n = max(1, it.want[0]/(4*int64(max(s.nodes, 1))))
-		}
-		return [2]int64{min(n, left[0]), 0}
+// evenly puts units of one resource where the next one costs least, with a heap of the nodes: after each step only
+// the score of one node changes. Large requests go in pieces, so that the work stays in proportion to the nodes.
+func (s *Solver) evenly(i, r int, left [2]int64) [2]int64 {
+	if left[r] == 0 {
+		return left
 	}
-	return [2]int64{0, min(left[1], max(1, it.want[1]/max(int64(len(it.parts)), 8)))}
+	var unit [2]int64
+	unit[r] = max(1, left[r]/(2*int64(s.nodes)+16))
+	if s.items[i].apart && r == 0 {
+		unit[r] = 1
+	}
+	s.heap = s.heap[:0]
+	s.score = resize(s.score, s.nodes)
+	for d := range s.nodes {
+		if s.rate(i, d, unit) {
+			s.heap = append(s.heap, int32(d))
+		}
+	}
+	for k := len(s.heap)/2 - 1; k >= 0; k-- {
+		s.sink(k)
+	}
+	for left[r] > 0 && len(s.heap) > 0 {
+		d := int(s.heap[0])
+		x := unit
+		x[r] = min(x[r], left[r])
+		s.put(i, d, x)
+		left[r] -= x[r]
+		if !s.rate(i, d, unit) {
+			s.heap[0] = s.heap[len(s.heap)-1]
+			s.heap = s.heap[:len(s.heap)-1]
+		}
+		s.sink(0)
+	}
+	return left
+}
+
+// rate computes the score of a node for x more units; false where they have no room.
+func (s *Solver) rate(i, d int, x [2]int64) bool {
+	if !s.fits(i, d, x) {
+		return false
+	}
+	v := &s.score[d]
+	for k := range s.tiers {
+		v[s.tiers[k].tier] = s.delta(&s.tiers[k], i, d, x)
+	}
+	v[0] = 0
+	return true
+}
+
+// sink restores the heap below place k.
+func (s *Solver) sink(k int) {
+	h := s.heap
+	for {
+		c := 2*k + 1
+		if c >= len(h) {
+			return
+		}
+		if c+1 < len(h) && s.before(h[c+1], h[c]) {
+			c++
+		}
+		if !s.before(h[c], h[k]) {
+			return
+		}
+		h[k], h[c] = h[c], h[k]
+		k = c
+	}
+}
+
+func (s *Solver) before(a, b int32) bool {
+	c := s.score[a].Compare(&s.score[b])
+	if c == 0 {
+		la, lb := s.leftover(int(a)), s.leftover(int(b))
+		return la > lb || la == lb && a < b
+	}
+	return c < 0
+}
+
+// follow puts slices where the cores of the item are, in proportion.
+func (s *Solver) follow(i int, left [2]int64) [2]int64 {
+	it := &s.items[i]
+	cores := it.want[0] - left[0]
+	for k := 0; k < len(it.parts) && left[1] > 0 && cores > 0; k++ {
+		p := it.parts[k]
+		share := (it.want[1]*int64(p.x[0]) + cores - 1) / cores
+		x := s.room(i, int(p.node), [2]int64{0, min(share, left[1])})
+		if x[1] > 0 {
+			s.put(i, int(p.node), x)
+			left[1] -= x[1]
+		}
+	}
+	return left
 }
 
 // block is the node and the part of want that costs least a unit there; −1 where there is no room at all.

@@ -3,7 +3,10 @@ package solve
 import "dinos/sched/model"
 
 // Instances of at most this many items × nodes are searched exhaustively within the budget.
-const smallInstance = 96
+const (
+	smallInstance = 96
+	smallNodes    = 16
+)
 
 // visitsPerIteration makes a visit of the branch and bound, which is cheaper, count as a part of an iteration of the
 // large-neighbourhood search.
@@ -14,7 +17,6 @@ type search struct {
 	visits, limit int
 	stop          bool
 	order         []int32
-	low           Vector
 }
 
 // clocked tells when the budget is spent.
@@ -40,7 +42,7 @@ func (s *Solver) improve(b Budget, start int64, out *Solution) {
 		s.best.value = s.looseValue()
 	}
 	s.restore(&s.best)
-	small := n > 0 && n*s.nodes <= smallInstance && !s.loose
+	small := n*s.nodes <= smallInstance && s.nodes <= smallNodes && !s.loose
 	if small {
 		if n > 1 {
 			s.neighbourhoods(&c, out, 16)
@@ -232,14 +234,13 @@ func (s *Solver) exhaust(c *clocked, out *Solution) bool {
 func (s *Solver) visit(c *clocked) bool {
 	b := &s.bb
 	b.visits++
-	if b.limit > 0 && b.visits > b.limit || b.visits%64 == 0 && c.over(0) {
+	if b.limit > 0 && b.visits > b.limit || b.visits%8 == 0 && c.over(0) {
 		b.stop = true
 	}
 	if b.stop {
 		return false
 	}
-	s.lowerBound(&b.low)
-	return b.low.Compare(&s.best.value) < 0
+	return s.below(&s.best.value)
 }
 
 // branch tries all placements of the items from the k-th on.

@@ -77,7 +77,8 @@ type Solution struct {
 	Iterations int
 }
 
-// Gap is the relative distance of cost and bound in a tier: 0 where they meet, +1 for 100 %.
+// Gap is the relative distance of cost and bound in a tier: 0 where they meet, 1 for 100 %. The bound of a tier is for
+// solutions that meet the bounds of the tiers before it; where those are not met the cost may be below it.
 func (s *Solution) Gap(tier int) float64 {
 	if s.Status == Optimal || s.Cost[tier] == s.Bound[tier] {
 		return 0
@@ -86,7 +87,7 @@ func (s *Solution) Gap(tier int) float64 {
 		return 1
 	}
 	base := max(s.Bound[tier], -s.Bound[tier], 1)
-	return float64(s.Cost[tier]-s.Bound[tier]) / float64(base)
+	return max(0, float64(s.Cost[tier]-s.Bound[tier])/float64(base))
 }
 
 // part is a Part of a known item.
@@ -102,6 +103,7 @@ type item struct {
 	apart bool
 	parts []part
 	out   bool // refused at present
+	tied  bool // by a Different or Equal atom
 	gone  bool // refused for good, in branch and bound
 }
 
@@ -156,19 +158,29 @@ type Solver struct {
 	loose    bool // some constraint is evaluated as a whole
 	uniform  bool // no row atom tells cores from slices
 
-	slack  []int64   // by hardLoad × node
-	top    []int64   // by extreme: the present maximum
-	cellX  []cell    // by process × node
+	slack  []int64 // by hardLoad × node
+	top    []int64 // by extreme: the present maximum
+	cellX  []cell  // by process × node
+	filled []int32 // by process: its cells that are not empty
+	live   []tierAtoms
 	allow  [][]bool  // by class
 	cost   [][]int64 // by class × rowTiers; nil is zero
 	base   [][]int64 // by rowTiers: costs of the ByNode atoms; nil is zero
 	baseOK []bool    // hard ByNode atoms
+	stable []bool    // those of them that are Stable, for the nodes in health
+	health []model.Node
 	shared map[int64][]int64
 	ints   arena[int64]
 	bools  arena[bool]
 	near   []int32 // nodes at which the sparse atoms of an item differ from the rest
 	mark   []int32
 	stamp  int32
+	free   [][2]int64 // weight of a free core and slice of each node, in shares of 2^−20
+	affine bool       // some goal wants the units of a process at few nodes
+	paired bool       // some goal wants as many as possible of them at one node
+	proved bool       // the greedy solution is known to be optimal
+	heap   []int32    // nodes, the one with the least score first
+	score  []Vector   // by node
 
 	value Vector
 	order []int32
@@ -227,7 +239,7 @@ func (s *Solver) Solve(p *model.Policy, in *model.Instance, b Budget, out *Solut
 	out.Iterations = 0
 	s.greedy()
 	out.Bound = s.lb.root
-	if s.best.value.Compare(&out.Bound) > 0 || s.loose {
+	if !s.provedBy(&out.Bound) {
 		s.improve(b, start, out)
 	}
 	s.restore(&s.best)
@@ -246,7 +258,7 @@ func (s *Solver) Solve(p *model.Policy, in *model.Instance, b Budget, out *Solut
 
 // provedBy says that no solution is less than the best known one.
 func (s *Solver) provedBy(bound *Vector) bool {
-	return s.best.value.Compare(bound) <= 0 && !s.loose
+	return (s.proved || s.best.value.Compare(bound) <= 0) && !s.loose
 }
 
 func (s *Solver) export(out *Solution) {

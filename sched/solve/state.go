@@ -55,6 +55,11 @@ func (s *Solver) apply(i, d int, x [2]int64) {
 		for _, a := range s.cells {
 			s.value[a.Tier] += s.cellValue(a, c, after) - s.cellValue(a, c, c.x)
 		}
+		if g := s.items[i].group; c.x == [2]int32{} && after != c.x {
+			s.filled[g]++
+		} else if after == [2]int32{} && after != c.x {
+			s.filled[g]--
+		}
 		c.x = after
 	}
 	for g := range s.groups {
@@ -129,6 +134,22 @@ func (s *Solver) room(i, d int, want [2]int64) [2]int64 {
 		}
 	}
 	return x
+}
+
+// fits says whether all of want has room at node d.
+func (s *Solver) fits(i, d int, want [2]int64) bool {
+	if want[0] > 0 && !s.allow[2*i][d] || want[1] > 0 && !s.allow[2*i+1][d] {
+		return false
+	}
+	for h, a := range s.hardLoad {
+		if k := &a.Form.Lin.Coef; s.slack[h*s.nodes+d] < k[0]*want[0]+k[1]*want[1] {
+			return false
+		}
+	}
+	if len(s.hardCell) == 0 && !s.items[i].tied {
+		return true
+	}
+	return s.room(i, d, want) == want
 }
 
 // limit cuts x to what a linear condition with this slack allows.
