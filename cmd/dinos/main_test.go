@@ -104,7 +104,7 @@ func TestBoot(t *testing.T) {
 
 	_, err = dinos("", "boot", img, "--append", "spin", "--timeout", "1s")
 	require.ErrorContains(t, err, "guest made no progress")
-	require.ErrorContains(t, err, "spin+0x")
+	require.ErrorContains(t, err, "vCPU 0: ") // on a busy host it may not have come far
 
 	var h *vm.HostError
 	for _, c := range []struct {
@@ -145,7 +145,7 @@ func TestGDB(t *testing.T) {
 	require.Regexp(t, `(?s)#0 +spin \(\).*#1 .* in inner \(\).*#2 .* in outer \(\).*#3 .* in entry64 \(\)`, out)
 	b, err := os.ReadFile(console)
 	require.NoError(t, err)
-	require.Equal(t, "hello\r\nspin\r\n", string(b))
+	require.True(t, strings.HasPrefix(string(b), "hello\r\nspin\r\n"), "%q", b)
 }
 
 func TestUsage(t *testing.T) {

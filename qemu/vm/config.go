@@ -152,6 +152,8 @@ func (c *Config) args() []string {
 		"-device", fmt.Sprintf("isa-debug-exit,iobase=%#x,iosize=4", testproto.DebugExitPort),
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
 		"-chardev", fmt.Sprintf("socket,id=qmp,fd=%d", qmpFile), "-mon", "chardev=qmp,mode=control",
+		// QMP reports no events before its handshake, not even why a guest ended: the vCPUs wait for it.
+		"-S",
 		"-kernel", c.Image)
 	if c.Append != "" {
 		a = append(a, "-append", c.Append)
@@ -161,9 +163,6 @@ func (c *Config) args() []string {
 	}
 	for _, d := range c.Devices {
 		a = append(a, "-device", d)
-	}
-	if c.Paused {
-		a = append(a, "-S")
 	}
 	if c.GDB != "" {
 		a = append(a, "-gdb", c.GDB)

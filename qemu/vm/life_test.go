@@ -192,11 +192,10 @@ func TestArgs(t *testing.T) {
 	} {
 		require.Contains(t, got, want)
 	}
-	require.NotContains(t, got, "-S")
-	c.CPUs, c.Paused, c.GDB = 5, true, "tcp::1"
+	c.CPUs, c.GDB = 5, "tcp::1"
 	got = strings.Join(c.args(), " ")
 	require.Contains(t, got, "-smp 5,maxcpus=5 ")
-	require.Contains(t, got, "-S -gdb tcp::1")
+	require.Contains(t, got, "-gdb tcp::1")
 }
 
 func TestParseRegisters(t *testing.T) {

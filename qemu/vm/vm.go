@@ -57,8 +57,12 @@ func Start(cfg Config) (*VM, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
-	// A guest may be done before QEMU has answered: then its exit tells.
-	if err := v.monitor.handshake(ctx); err != nil && ctx.Err() != nil {
+	err = v.monitor.handshake(ctx)
+	if err == nil && !cfg.Paused {
+		err = v.monitor.Run(ctx, "cont", nil, nil)
+	}
+	// If QEMU has ended, its exit tells more: that is for Wait.
+	if err != nil && !errors.Is(err, errMonitorClosed) {
 		v.Close()
 		return nil, &HostError{VM: cfg.Name, Op: "talk to QEMU", Err: err, Stderr: v.stderr.String()}
 	}

@@ -144,7 +144,7 @@ func TestRefusedBoot(t *testing.T) {
 
 func TestHang(t *testing.T) {
 	v := start(t, "spin", nil)
-	_, _, err := v.Console().Find(deadline(t, patience), 0, func(s string) bool { return s == "spin" })
+	_, _, err := v.Console().Find(deadline(t, patience), 0, func(s string) bool { return s == "in" }) // the loop
 	require.NoError(t, err)
 	_, err = v.Wait(deadline(t, 10*time.Millisecond))
 	var g *GuestError

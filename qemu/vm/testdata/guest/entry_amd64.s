@@ -184,6 +184,10 @@ TEXT inner(SB),NOSPLIT,$8
 	RET
 
 TEXT spin(SB),NOSPLIT,$8
+	PUT($'i')
+	PUT($'n')
+	PUT($'\n')
+
 again:
 	PAUSE
 	JMP again
