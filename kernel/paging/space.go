@@ -185,17 +185,22 @@ func check(va, n uint64) (lin, end uint64, err error) {
 }
 
 // find descends towards lin and returns the entry that decides, with its table
-// and level: a leaf or 0.
+// and level: a leaf or 0. It is unrolled: every single-page operation begins here.
 func (s *Space) find(lin uint64) (t *Table, level int, e uint64) {
 	t = s.root
-	for level = levelPML4; level > levelPT; level-- {
-		e = t.load(index(lin, level))
-		if !isTable(e) {
-			return t, level, e
-		}
-		t = s.window.table(e)
+	if e = t.load(lin >> 39); !isTable(e) {
+		return t, levelPML4, e
 	}
-	return t, levelPT, t.load(index(lin, levelPT))
+	t = s.window.table(e)
+	if e = t.load(lin >> 30); !isTable(e) {
+		return t, levelPDPT, e
+	}
+	t = s.window.table(e)
+	if e = t.load(lin >> 21); !isTable(e) {
+		return t, levelPD, e
+	}
+	t = s.window.table(e)
+	return t, levelPT, t.load(lin >> 12)
 }
 
 // Lookup returns the leaf that contains va, which needs no alignment.
