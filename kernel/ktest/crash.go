@@ -3,6 +3,7 @@ package ktest
 import (
 	"os"
 
+	"dinos/kernel/machine"
 	"dinos/kernel/x86"
 )
 
@@ -13,7 +14,10 @@ var crashes = map[string]func(){
 	"divide":    func() { sink = 1 / zero },
 	"overflow":  func() { sink = recurse(1) },
 	"undefined": x86.Undefined,
-	"double":    func() { x86.WriteMSR(x86.MSRFSBase, 0); sink = recurse(1) },
+	"double":    func() { machine.LoseFaultStack(); *nowhere = 1 },
+	"guard":     func() { x86.Store32(machine.GuardPage(), 1) },
+	"nmi":       machine.RaiseNMI,
+	"rodata":    writeRodata,
 	"protect":   func() { x86.Load32(1 << 63) },
 	"execute":   func() { jump(&stackCode) },
 	"text":      writeText,
@@ -35,6 +39,8 @@ var (
 	hoard     [][]byte
 )
 
+// recurse never returns; the array makes it quick about it.
+//
 //go:noinline
 func recurse(n int) int {
 	var pad [64]int

@@ -20,3 +20,9 @@ func writeText() {
 	pc := reflect.ValueOf(x86.Pause).Pointer()
 	*(*byte)(unsafe.Add(nil, pc)) = 0
 }
+
+// writeRodata stores into a string constant.
+func writeRodata() {
+	s := "constant"
+	*unsafe.StringData(s) = 'C'
+}

@@ -1,6 +1,7 @@
 package ktest
 
 import (
+	"bytes"
 	"errors"
 	"runtime"
 	"sync"
@@ -23,6 +24,7 @@ func (s *suite) tests() []testproto.Test {
 		{Name: "vectors", Func: s.vectors},
 		{Name: "memory", Func: s.memory},
 		{Name: "threads", Func: s.threads},
+		{Name: "module", Func: s.module},
 		{Name: "soak", Func: s.soakAll},
 	}
 }
@@ -283,5 +285,17 @@ func (s *suite) threads(t *testproto.T) {
 		if time.Now().After(end) {
 			t.Fatalf("%d threads are left 10 s after %d goroutines ended theirs", now, n)
 		}
+	}
+}
+
+// module: what the boot loader placed in memory is where it says, and intact.
+func (s *suite) module(t *testproto.T) {
+	if len(s.m.Boot.Modules) == 0 {
+		t.Skipf("the machine was started without a module")
+	}
+	b := s.m.Module(0)
+	const text = "dinos module "
+	if len(b) == 0 || len(b)%len(text) != 0 || !bytes.Equal(b, bytes.Repeat([]byte(text), len(b)/len(text))) {
+		t.Errorf("module of %d bytes is not a repetition of %q", len(b), text)
 	}
 }

@@ -77,15 +77,21 @@ func reportOthers() {
 // backtrace follows the chain of frame pointers from c: every Go function with a frame keeps one.
 func backtrace(c *trap.Context) {
 	frame(c.RIP, true)
-	bp := c.RBP
 	// Stopped in a prologue or a leaf, the return address may be on top of the stack and its frame not yet in the chain; the
 	// one extra line is worth it when the top word points into code.
 	if readable(c.RSP) {
-		if pc := load8(c.RSP); inText(pc) && (bp&7 != 0 || !readable(bp+8) || load8(bp+8) != pc) {
+		bp, pc := c.RBP, load8(c.RSP)
+		if inText(pc) && (bp&7 != 0 || !readable(bp+8) || load8(bp+8) != pc) {
 			frame(pc, false)
 		}
 	}
-	for range 32 {
+	callers(c, 32, func(pc uint64) { frame(pc, false) })
+}
+
+// callers calls f with up to n return addresses of the chain of frame pointers from c.
+func callers(c *trap.Context, n int, f func(pc uint64)) {
+	bp := c.RBP
+	for range n {
 		if bp&7 != 0 || bp>>63 == 0 || !readable(bp) || !readable(bp+8) {
 			return
 		}
@@ -93,7 +99,7 @@ func backtrace(c *trap.Context) {
 		if !inText(pc) {
 			return
 		}
-		frame(pc, false)
+		f(pc)
 		if next <= bp {
 			return
 		}

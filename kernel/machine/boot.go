@@ -27,7 +27,9 @@ const (
 	AreaBase = 0xffff_f000_0000_0000
 
 	// MinRAM is what a kernel needs to come up at all.
-	MinRAM = 40 << 20
+	MinRAM = 30 << 20
+	// MaxCPUs is how many CPUs one kernel runs on.
+	MaxCPUs = 64
 )
 
 // kernel is the one instance of everything. In static memory: it exists before the heap.
@@ -36,9 +38,9 @@ var kernel rt.Kernel
 // found is what boot learned about the machine.
 var found struct {
 	startInfo, pml4 uint64
-	ram             uint64 // bytes of usable memory
-	topRAM          uint64 // end of the highest range
-	cpus            [64]uint64
+	ram             uint64          // bytes of usable memory
+	topRAM          uint64          // end of the highest range
+	cpus            [MaxCPUs]uint64 // APIC IDs
 	ncpu            int
 	features        features
 	early           early
@@ -58,6 +60,7 @@ func boot(cpu *trap.CPU, startInfo, pml4 uint64) *trap.Context {
 	trap.Init(trap.Handlers{Syscall: onSyscall, Interrupt: onInterrupt, Fault: onFault, Nested: onNested, Start: onCPU})
 	kernel.Console = &console
 	kernel.Crash = crash
+	kernel.Dead = dead
 	kernel.PowerOff = powerOff
 	found.features.enable()
 	cpu.Load()
@@ -93,16 +96,13 @@ func runtimeEntry() uint64
 // initMemory makes the frame allocator, the final page tables and the runtime's window.
 func initMemory() {
 	e := &found.early
-	if found.ram < MinRAM {
-		refuse("too little memory: want at least 40 MiB, have bytes: ", found.ram)
-	}
 	n, err := mem.Needed(e.ram[:e.nram])
 	if err != nil {
-		refuse("memory map cannot be used: "+"see package mem, ranges: ", uint64(e.nram))
+		refuse2("memory map cannot be used: ", err.Error(), "; ranges of RAM: ", uint64(e.nram))
 	}
 	blocks, where, size := placeBlocks(n)
 	if err := kernel.Frames.Init(blocks, e.ram[:e.nram]); err != nil {
-		refuse("memory map cannot be used, ranges: ", uint64(e.nram))
+		refuse2("memory map cannot be used: ", err.Error(), "; ranges of RAM: ", uint64(e.nram))
 	}
 	// What is in use: the first MiB (firmware, start info, the page for starting CPUs), the image, modules, the descriptors.
 	reserve(0, record.PhysBase)
@@ -126,6 +126,7 @@ func initMemory() {
 	flushTables(found.pml4)
 	guard(trap.Self())
 	kernel.Space.Init(SpaceBase, SpaceEnd, &kernel.Tables, &kernel.Frames, kernel.Machine())
+	must(kernel.SetReserve())
 	kernel.APIC = apic.New(record.DirectMap + apic.PhysBase)
 }
 
@@ -150,12 +151,18 @@ func must(err error) {
 	}
 }
 
-// refuse ends the boot with one line.
-func refuse(why string, n uint64) {
+// refuse ends the boot with one line; n is printed unless it is 0.
+func refuse(why string, n uint64) { refuse2(why, "", "", n) }
+
+// refuse2 is refuse with a line in parts: there is no heap to put strings together.
+func refuse2(a, b, c string, n uint64) {
 	var l klog.Line
-	l.Str("dinos: boot: ").Str(why)
+	l.Str("dinos: boot: ").Str(a).Str(b).Str(c)
 	if n != 0 {
 		l.Dec(n)
+		if n >= 4096 {
+			l.Str(" (").Hex(n).Str(")")
+		}
 	}
 	console.Write(l.Str("\n").Bytes())
 	debugExit(testproto.ExitRefused)

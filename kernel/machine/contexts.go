@@ -29,3 +29,21 @@ func InInterrupt(f func()) {
 
 // OnSystemStack runs f on the stack of the runtime's scheduler.
 func OnSystemStack(f func()) { systemstack(f) }
+
+// LoseFaultStack makes the next exception of this CPU a double fault. The caller runs in kernel code.
+func LoseFaultStack() { trap.Self().LoseFaultStack() }
+
+// GuardPage returns an address in the guard page of this CPU's interrupt stack.
+func GuardPage() uint64 {
+	var a uint64
+	n := 0
+	trap.Self().GuardPages(func(va uint64) {
+		if n++; n == 2 {
+			a = va + 128
+		}
+	})
+	return a
+}
+
+// RaiseNMI sends this CPU a non-maskable interrupt.
+func RaiseNMI() { kernel.Run(func(cpu *trap.CPU) { kernel.APIC.SendNMI(cpu.APICID) }) }

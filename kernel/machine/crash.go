@@ -62,12 +62,15 @@ func crash(cpu *trap.CPU, c *trap.Context, reason string) {
 			r.c, r.valid = *c, true
 		}
 		stopOthers(cpu)
+		kernel.ReleaseReserve()
+		cpu.RepairStacks()
 	case r.owner.Load() != me:
 		x86.Halt() // another CPU is at it and will stop this one's report
 	default:
-		l := r.line.Reset().Str("  (this part failed: ").Str(reason)
+		l := r.line.Reset().Str("  (").Str(parts[max(r.next, 1)-1].name).Str(": this part failed: ").Str(reason)
 		if c != nil {
-			l.Str(", rip ").Hex(c.RIP).Str(", address ").Hex(x86.ReadCR2())
+			l.Str(", address ").Hex(x86.ReadCR2()).Str(", at ").Hex(c.RIP)
+			callers(c, 6, func(pc uint64) { l.Byte(' ').Hex(pc) }) // numbers: looking up names may be what failed
 		}
 		console.Write(l.Str(")\n").Bytes())
 	}
@@ -105,8 +108,23 @@ func stopOthers(cpu *trap.CPU) {
 	for i := range kernel.NumCPU() {
 		for i != int(cpu.ID) && kernel.Online(i) && report.stopped[i].done.Load() == 0 && x86.TSC() < end {
 			x86.Pause()
+			kernel.ServeFlush(cpu)
 		}
 	}
+}
+
+// dead stops a CPU that finds the machine dying at the end of its kernel code.
+func dead(cpu *trap.CPU) {
+	if o := report.owner.Load(); o != 0 && o != int64(cpu.ID)+1 {
+		stop(cpu)
+	}
+}
+
+// stop ends this CPU's part in a dying machine.
+func stop(cpu *trap.CPU) {
+	kernel.Stopped(cpu)
+	report.stopped[cpu.ID].done.Store(1)
+	x86.Halt()
 }
 
 // onFault serves the CPU's exceptions.
@@ -114,10 +132,11 @@ func onFault(cpu *trap.CPU, c *trap.Context) *trap.Context {
 	switch c.Vector {
 	case trap.VecNMI:
 		if o := report.owner.Load(); o != 0 && o != int64(cpu.ID)+1 {
-			s := &report.stopped[cpu.ID]
-			s.c = *c
-			s.done.Store(1)
-			x86.Halt()
+			report.stopped[cpu.ID].c = *c
+			if c.InKernel != 0 && !kernel.Idle(int(cpu.ID)) {
+				return c // it may hold a lock that the report needs; it stops when it is through, in dead
+			}
+			stop(cpu)
 		}
 		crash(cpu, c, "non-maskable interrupt: somebody asks for a report")
 	case trap.VecDouble:

@@ -109,3 +109,6 @@ func (f *features) hypervisorName() string {
 		return fmt.Sprintf("hypervisor %q", name)
 	}
 }
+
+// isTCG reports whether QEMU emulates the CPU.
+func (f *features) isTCG() bool { return f.vendor == [3]uint32{0x54474354, 0x43544743, 0x47435447} }

@@ -62,6 +62,9 @@ func start(name string) (*Machine, error) {
 	if m.MADT, err = info.ReadMADT(physical, rsdp); err != nil {
 		return nil, err
 	}
+	if ram, n := m.Boot.RAM(), m.MADT.Enabled(); ram != found.ram || n != found.ncpu {
+		return nil, fmt.Errorf("boot record changed while the kernel came up: %d bytes of RAM and %d CPUs, then %d and %d", found.ram, found.ncpu, ram, n)
+	}
 	if err := setWallClock(); err != nil {
 		return nil, err
 	}
@@ -95,6 +98,12 @@ func (m *Machine) Describe() {
 	fmt.Printf("  devices  %s\n", strings.Join(deviceNames(), ", "))
 	fmt.Printf("  command  %q\n", m.Boot.CommandLine)
 	fmt.Printf("  time     %s\n", time.Now().UTC().Format(time.RFC3339))
+}
+
+// Module returns the contents of module i, in place.
+func (m *Machine) Module(i int) []byte {
+	d := m.Boot.Modules[i]
+	return physBytes(d.Start, d.End-d.Start)
 }
 
 // Print writes a line to the console in one piece.

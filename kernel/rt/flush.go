@@ -69,8 +69,18 @@ func (k *Kernel) serveFlush(pc *PerCPU) {
 	pc.flushed.Store(gen)
 }
 
-// Relax implements spin.Relaxer.
-func (k *Kernel) Relax() { k.serveFlush(&k.cpus[trap.Self().ID]) }
+// Stopped says that cpu will not run again and need not be waited for.
+func (k *Kernel) Stopped(cpu *trap.CPU) { k.cpus[cpu.ID].halted.Store(1) }
+
+// ServeFlush is for the CPU that writes a crash report and waits for the others to finish what they are in.
+func (k *Kernel) ServeFlush(cpu *trap.CPU) { k.serveFlush(&k.cpus[cpu.ID]) }
+
+// Relax implements spin.Relaxer. Who waits for a lock holds none, so this is also where a CPU stops whose lock's owner has.
+func (k *Kernel) Relax() {
+	cpu := trap.Self()
+	k.serveFlush(&k.cpus[cpu.ID])
+	k.dieToo(cpu)
+}
 
 // flushAll drops all translations of this CPU, global ones too (SDM vol. 3A, 4.10.4.1: toggling CR4.PGE does).
 func flushAll() {

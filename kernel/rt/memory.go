@@ -3,6 +3,7 @@ package rt
 import (
 	"dinos/kernel/kspace"
 	"dinos/kernel/linux"
+	"dinos/kernel/mem"
 	"dinos/kernel/trace"
 	"dinos/kernel/trap"
 )
@@ -140,4 +141,26 @@ func (k *Kernel) Fault(cpu *trap.CPU, c *trap.Context, address uint64) *trap.Con
 	}
 	k.Crash(cpu, c, "CPU exception that nobody can handle")
 	return c
+}
+
+// SetReserve takes frames aside for the crash report, which must not fail because memory is what ran out.
+func (k *Kernel) SetReserve() error {
+	if n := k.Frames.AllocBatch(k.reserve[:]); n < len(k.reserve) {
+		return mem.ErrNoMemory
+	}
+	return nil
+}
+
+// ReleaseReserve makes those frames available. Only for the CPU that writes the crash report, after the others have stopped.
+func (k *Kernel) ReleaseReserve() {
+	if !k.vm.TryLock() {
+		return
+	}
+	for i, f := range k.reserve {
+		if f != 0 {
+			k.Frames.Free4K(f)
+		}
+		k.reserve[i] = 0
+	}
+	k.vm.Unlock()
 }

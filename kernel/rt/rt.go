@@ -47,7 +47,7 @@ type PerCPU struct {
 // Fault is a CPU exception.
 type Fault struct {
 	Context trap.Context
-	Address uint64 // CR2 at the time
+	Time    int64 // ns since boot
 	Thread  thread.ID
 	Valid   bool
 }
@@ -92,8 +92,10 @@ type Kernel struct {
 	// TimerTicks is the APIC timer's frequency in ticks per µs.
 	TimerTicks uint64
 	HasRDRAND  bool
-	// Dying is not 0 once a crash report is being written: locks may be held by CPUs that will never release them.
+	// Dying is not 0 once a crash report is being written. A CPU that sees it and is not writing the report calls Dead, which does
+	// not return, as soon as it holds no lock.
 	Dying atomic.Uint32
+	Dead  func(cpu *trap.CPU)
 
 	vectors [256]uint32 // event descriptor+1 to signal when a device raises the vector; guarded by sched
 
@@ -112,6 +114,7 @@ type Kernel struct {
 	counts   [512]uint64 // system calls by number; not exact under SMP, for statistics only
 	line     klog.Line   // guarded by console
 	random   uint64
+	reserve  [256]uint64 // frames for the crash report; guarded by vm
 }
 
 // Init prepares k for ncpu CPUs; the rest of its exported fields must be set by then.
@@ -175,6 +178,7 @@ func (k *Kernel) next(cpu *trap.CPU) *trap.Context {
 			c := k.resume(cpu, th)
 			k.arm(cpu)
 			k.sched.Unlock()
+			k.dieToo(cpu)
 			return c
 		}
 		k.arm(cpu)
@@ -224,6 +228,13 @@ func (k *Kernel) block(cpu *trap.CPU, kind waitKind, key uint64, deadline int64)
 	k.tcbs[k.current(cpu)].wait = kind
 	k.threads.Block(int(cpu.ID), key, deadline)
 	return k.next(cpu)
+}
+
+// dieToo stops this CPU if another one is writing a crash report. No lock is held.
+func (k *Kernel) dieToo(cpu *trap.CPU) {
+	if k.Dying.Load() != 0 {
+		k.Dead(cpu)
+	}
 }
 
 // arm sets cpu's timer for its next deadline. sched is held.
@@ -295,6 +306,7 @@ func (k *Kernel) Interrupt(cpu *trap.CPU, c *trap.Context) *trap.Context {
 	k.deliver(cpu, th, t)
 	k.arm(cpu)
 	k.sched.Unlock()
+	k.dieToo(cpu)
 	return t
 }
 

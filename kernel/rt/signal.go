@@ -49,10 +49,25 @@ func (k *Kernel) raise(cpu *trap.CPU, c *trap.Context, address uint64) *trap.Con
 	if sig != linux.SIGSEGV && sig != linux.SIGBUS {
 		address = c.RIP
 	}
-	k.cpus[cpu.ID].fault = Fault{Context: *c, Address: address, Thread: th, Valid: true}
+	k.cpus[cpu.ID].fault = Fault{Context: *c, Time: k.Now(), Thread: th, Valid: true}
 	own := k.save(th, c)
 	k.handler(th, own, sig, linux.Siginfo{Signo: int32(sig), Code: code, Addr: address}, c.Vector)
 	return own
+}
+
+// recent is how long ago an exception may be to be taken for the reason of the runtime's end, ns.
+const recent = 5_000_000_000
+
+// lastFault returns the last exception of a thread, on whichever CPU it was, nil if that was long ago.
+func (k *Kernel) lastFault(th thread.ID) *Fault {
+	var last *Fault
+	for i := range k.ncpu {
+		f := &k.cpus[i].fault
+		if f.Valid && f.Thread == th && k.Now()-f.Time < recent && (last == nil || f.Time > last.Time) {
+			last = f
+		}
+	}
+	return last
 }
 
 // signalOf maps an exception to a signal and si_code as Linux does (arch/x86/kernel/traps.c, mm/fault.c).

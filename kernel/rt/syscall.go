@@ -61,6 +61,7 @@ func (k *Kernel) Syscall(cpu *trap.CPU, c *trap.Context) *trap.Context {
 	k.deliver(cpu, k.current(cpu), c)
 	k.arm(cpu)
 	k.sched.Unlock()
+	k.dieToo(cpu)
 	return c
 }
 
@@ -348,6 +349,8 @@ func (k *Kernel) Nested(cpu *trap.CPU, nr uint64, a *[5]uint64) uint64 {
 		return k.clockGettime(a[0], a[1])
 	case linux.SYS_MMAP:
 		return k.nestedMmap(cpu, a)
+	case linux.SYS_MUNMAP:
+		return 0 // the machine is about to end; keeping the memory is all right, failing is fatal to the runtime
 	case linux.SYS_EXIT_GROUP:
 		k.Crash(cpu, nil, "the Go runtime gave up in kernel code")
 	case linux.SYS_FUTEX:
@@ -362,7 +365,7 @@ func (k *Kernel) Nested(cpu *trap.CPU, nr uint64, a *[5]uint64) uint64 {
 // exit ends the machine: cleanly for status 0, with a crash report for what the runtime uses when it gives up.
 func (k *Kernel) exit(cpu *trap.CPU, c *trap.Context, status uint64) {
 	if status == 2 {
-		if f := &k.cpus[cpu.ID].fault; f.Valid && f.Thread == k.current(cpu) {
+		if f := k.lastFault(k.current(cpu)); f != nil {
 			k.Crash(cpu, &f.Context, "CPU exception in the Go runtime's care was not recovered")
 		}
 		k.Crash(cpu, c, "the Go runtime ended: unrecovered panic or fatal error, see above")

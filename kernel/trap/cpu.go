@@ -103,6 +103,16 @@ func (c *CPU) GuardPages(f func(va uint64)) {
 	}
 }
 
+// RepairStacks makes the stacks for traps usable again after a double fault has shown that one was not.
+func (c *CPU) RepairStacks() { c.fillTables() }
+
+// LoseFaultStack points the stack for exceptions at its guard page, so that the next exception cannot be delivered: it
+// becomes a double fault. For tests of the crash report.
+func (c *CPU) LoseFaultStack() {
+	c.tss[9+2*(istFault-1)] = uint32(c.g[stackFault].lo)
+	c.tss[10+2*(istFault-1)] = uint32(c.g[stackFault].lo >> 32)
+}
+
 // StackName says which of the Area's stacks sp is on, "" if none.
 func (c *CPU) StackName(sp uint64) string {
 	off := sp - c.Self

@@ -52,11 +52,17 @@ TEXT ·sysentry(SB),NOSPLIT|NOFRAME,$0
 	JMP ·restore(SB)
 
 nested:
-	// Stays on the stack of the kernel code that issued it; all but SP, BP and the result are dead by the calling
-	// convention of the runtime's system call stubs.
+	// Stays on the stack of the kernel code that issued it. As on Linux all registers but RAX, RCX and R11 survive:
+	// runtime·nanotime1 relies on RBX and R12.
 	PUSHQ CX
 	PUSHQ BP
-	PUSHQ R8 // the arguments, as an array
+	PUSHQ BX
+	PUSHQ R12
+	PUSHQ R13
+	PUSHQ R14
+	PUSHQ R15
+	PUSHQ R9
+	PUSHQ R8 // from here up: the first five arguments, as an array
 	PUSHQ R10
 	PUSHQ DX
 	PUSHQ SI
@@ -69,7 +75,18 @@ nested:
 	MOVQ DI, 16(SP)
 	CALL ·onNested(SB)
 	MOVQ 24(SP), AX
-	ADDQ $(32+40), SP
+	ADDQ $32, SP
+	POPQ DI
+	POPQ SI
+	POPQ DX
+	POPQ R10
+	POPQ R8
+	POPQ R9
+	POPQ R15
+	POPQ R14
+	POPQ R13
+	POPQ R12
+	POPQ BX
 	POPQ BP
 	POPQ CX
 	JMP CX

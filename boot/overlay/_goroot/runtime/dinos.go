@@ -29,10 +29,10 @@ func dinosCrashHeap() {
 	mp.mallocing = 0
 	mp.locks = 1 // no preemption, no profiling
 	pp := &dinosCrashP
+	mp.p.set(pp)
 	if pp.mcache == nil {
-		pp.mcache = allocmcache()
 		pp.status = _Prunning
 		pp.wbBuf.reset()
+		pp.mcache = allocmcache()
 	}
-	mp.p.set(pp)
 }
