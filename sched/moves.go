@@ -111,7 +111,11 @@ func (s *Scheduler) Drain(id uint32) ([]Move, error) {
 	if err := s.solve(s.budget); err != nil {
 		refusal = internal("Drain", err)
 	} else if len(s.out.Refused) > 0 {
-		refusal = s.why("Drain", int(s.out.Refused[0]))
+		if _, err := s.conflicts(); err != nil {
+			refusal = internal("Drain", err)
+		} else {
+			refusal = s.why("Drain", int(s.out.Refused[0]), s.sets[0])
+		}
 	}
 	s.lift(id, 1)
 	if refusal != nil {

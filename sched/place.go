@@ -127,7 +127,8 @@ func (s *Scheduler) explainRefused() {
 	if len(s.out.Refused) == 0 {
 		return
 	}
-	if s.contended() {
+	alone, err := s.conflicts()
+	if err == nil && alone && s.out.Status != solve.Optimal {
 		more := s.budget
 		more.Iterations *= retryFactor
 		more.Nanos *= retryFactor
@@ -137,41 +138,47 @@ func (s *Scheduler) explainRefused() {
 		if err := s.solve(more); err != nil || len(s.out.Refused) > before {
 			s.out = first
 		}
+		_, err = s.conflicts()
 	}
-	for _, i := range s.out.Refused {
-		s.dec[s.item[i]].Err = s.why("Request", int(i))
-	}
-}
-
-func (s *Scheduler) contended() bool {
-	if len(s.nodes) == 0 || s.out.Status == solve.Optimal {
-		return false
-	}
-	for _, i := range s.out.Refused {
-		if c, err := s.solver.Conflict(s.policy, &s.in, int(i)); err == nil && len(c) == 0 {
-			return true
+	for k, i := range s.out.Refused {
+		if err != nil {
+			s.dec[s.item[i]].Err = internal("Request", err)
+			continue
 		}
+		s.dec[s.item[i]].Err = s.why("Request", int(i), s.sets[k])
 	}
-	return false
 }
 
-// why is the refusal of item i of s.in.
-func (s *Scheduler) why(op string, i int) *Refusal {
+// conflicts computes the minimal set of constraints for each refused item into s.sets; alone says that one of them
+// would be granted if it had come by itself.
+func (s *Scheduler) conflicts() (alone bool, err error) {
+	s.sets = s.sets[:0]
+	for _, i := range s.out.Refused {
+		var c []string
+		if len(s.nodes) > 0 {
+			if c, err = s.solver.Conflict(s.policy, &s.in, int(i)); err != nil {
+				return false, err
+			}
+			alone = alone || len(c) == 0
+		}
+		s.sets = append(s.sets, c)
+	}
+	return alone, nil
+}
+
+// why is the refusal of item i of s.in, which the constraints in conflict refuse.
+func (s *Scheduler) why(op string, i int, conflict []string) *Refusal {
 	it := &s.in.Items[i]
 	what := fmt.Sprintf("%d cores and %d slices for process %d", it.Cores, it.Slices, it.Process)
 	if len(s.nodes) == 0 {
 		return refuse(op, Infeasible, "dkernels", "%s: there are no dkernels", what)
 	}
-	c, err := s.solver.Conflict(s.policy, &s.in, i)
-	if err != nil {
-		return internal(op, err)
-	}
-	if len(c) == 0 {
+	if len(conflict) == 0 {
 		return refuse(op, Contended, "capacity", "%s fit alone, but not with the other requests of the batch", what)
 	}
 	free := s.free(it)
-	r := refuse(op, Infeasible, c[0], "%s; %d cores and %d slices are free where it may go", what, free[0], free[1])
-	r.Conflict = c
+	r := refuse(op, Infeasible, conflict[0], "%s; %d cores and %d slices are free where it may go", what, free[0], free[1])
+	r.Conflict = conflict
 	return r
 }
 

@@ -122,7 +122,8 @@ type Scheduler struct {
 	ids  []int64 // pins and near lists of the round
 	dec  []Decision
 	gr   []Grant
-	item []int // place in the batch of each item
+	item []int      // place in the batch of each item
+	sets [][]string // conflicts of the refused items
 
 	last Round
 }

@@ -409,7 +409,10 @@ func (s *Scheduler) Explain(r Request) (string, error) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "request %d: process %d, %d cores and %d slices, %v, under policy %s\n", r.ID, r.Process, r.Cores, r.Slices, r.Shape, s.policy.Name)
 	if len(s.out.Refused) > 0 {
-		bad := s.why("Request", 0)
+		if _, err := s.conflicts(); err != nil {
+			return "", internal("Explain", err)
+		}
+		bad := s.why("Request", 0, s.sets[0])
 		fmt.Fprintf(&b, "refused: %s\n", bad.Detail)
 		if len(bad.Conflict) > 0 {
 			fmt.Fprintf(&b, "minimal set of constraints that refuse it: %s\n", strings.Join(bad.Conflict, ", "))

@@ -59,10 +59,10 @@ func (s *Solver) bindGoal(ta *tierAtoms, a *model.Atom) {
 		s.cells = append(s.cells, a)
 	case model.Load:
 		ta.loads = append(ta.loads, len(s.loads))
-		s.loads = append(s.loads, loadGoal{Atom: a})
+		s.loads = append(s.loads, formOf(a))
 	case model.Extreme:
 		ta.extremes = append(ta.extremes, len(s.extremes))
-		s.extremes = append(s.extremes, loadGoal{Atom: a})
+		s.extremes = append(s.extremes, formOf(a))
 	case model.Pair, model.Span:
 		ta.groups = append(ta.groups, len(s.groups))
 		s.groups = append(s.groups, grouping{Atom: a})

@@ -81,18 +81,14 @@ func (s *Solver) feasible(p *model.Policy, in *model.Instance, off []bool) bool 
 	s.setOff(off)
 	s.bind(p, in)
 	s.rng = model.Mix(s.seed | 1)
-	for _, how := range [...]manner{byPolicy, bestFit} {
-		if s.place(0, how, 0) {
-			if !s.loose || s.looseValue()[0] == s.value[0] {
-				return true
-			}
-			s.remove(0)
-		}
+	if !s.place(0, bestFit, 0) {
+		return false
 	}
-	if s.loose {
-		return s.anySpot()
+	if !s.loose || s.looseValue()[0] == s.value[0] {
+		return true
 	}
-	return false
+	s.remove(0)
+	return s.anySpot()
 }
 
 // anySpot tries each single node, for the sake of loose constraints.

@@ -34,7 +34,9 @@ func (s *Solver) greedy() {
 		}
 		how := byPolicy
 		if pass == 1 {
-			how = bestFit
+			if how = bestFit; len(s.ownTiers()) == 0 {
+				continue // every goal is about the load, which best fit sets aside
+			}
 		}
 		for _, i := range s.order {
 			s.place(int(i), how, 0)
@@ -119,14 +121,12 @@ func (s *Solver) place(i int, how manner, from int) bool {
 	if d >= 0 {
 		v = addVector(&before, &v)
 	}
-	tried := false
 	even := s.evenPays(i)
-	for range 2 {
+	for {
 		ok := s.split(i, even, from)
 		if ok && (d < 0 || s.value.Compare(&v) < 0) {
-			tried = true
-			s.chose = s.chose[:0]
-			s.keepParts(i)
+			s.settle(i)
+			return true
 		}
 		s.unput(i)
 		if ok || !even {
@@ -134,14 +134,10 @@ func (s *Solver) place(i int, how manner, from int) bool {
 		}
 		even = false
 	}
-	switch {
-	case tried:
-		s.takeParts(i)
-	case d >= 0:
-		s.put(i, d, it.want)
-	default:
+	if d < 0 {
 		return false
 	}
+	s.put(i, d, it.want)
 	s.settle(i)
 	return true
 }
@@ -152,18 +148,6 @@ func addVector(a, b *Vector) Vector {
 		v[t] = a[t] + b[t]
 	}
 	return v
-}
-
-func (s *Solver) keepParts(i int) {
-	for _, p := range s.items[i].parts {
-		s.chose = append(s.chose, p.node, p.x[0], p.x[1])
-	}
-}
-
-func (s *Solver) takeParts(i int) {
-	for k := 0; k < len(s.chose); k += 3 {
-		s.put(i, int(s.chose[k]), [2]int64{int64(s.chose[k+1]), int64(s.chose[k+2])})
-	}
 }
 
 // single is the node at which all of want fits and costs least, with that cost; −1 where it fits nowhere.
@@ -279,317 +263,4 @@ func (s *Solver) closer(tiers []tierAtoms, i, d int, x [2]int64, best *Vector, f
 		return -1
 	}
 	return c
-}
-
-// splitPays says whether putting item i on several nodes could cost less than v, its cost at one.
-func (s *Solver) splitPays(i int, v *Vector) bool {
-	it := &s.items[i]
-	if it.want[0]+it.want[1] <= 1 {
-		return false
-	}
-	if it.apart && it.want[0] > 1 {
-		return true
-	}
-	for k := range s.tiers {
-		t := &s.tiers[k]
-		low, strict := s.itemLow(t, i)
-		if v[t.tier] > low {
-			// Within the bound of the whole round there is nothing to gain in this tier, though no proof either.
-			if len(s.items) == 1 || s.value[t.tier]+v[t.tier] > s.lb.root[t.tier] {
-				return true
-			}
-		}
-		if strict {
-			return false
-		}
-	}
-	return false
-}
-
-// itemLow is a lower bound of the change of a tier's cost by placing item i, and whether any split costs more
-// than that bound.
-func (s *Solver) itemLow(t *tierAtoms, i int) (low int64, strict bool) {
-	it := &s.items[i]
-	for r := range 2 {
-		if t.row < 0 || it.want[r] == 0 {
-			continue
-		}
-		if row := s.cost[(2*i+r)*len(s.rowTiers)+t.row]; row != nil {
-			low += it.want[r] * s.cheapest(row, s.allow[2*i+r])
-		}
-	}
-	for _, g := range t.groups {
-		gr := &s.groups[g]
-		n := gr.covered(i, it.want)
-		if n == 0 {
-			continue
-		}
-		l, st := s.groupLow(gr, i, n)
-		low += l
-		strict = strict || st
-	}
-	for _, a := range t.cells {
-		if !opens(a) {
-			low += s.cellLow(a)
-			continue
-		}
-		if !s.hasCells(i) {
-			low += a.Form.Lin.Const
-			strict = true
-		}
-	}
-	for _, g := range t.loads {
-		if !rises(&s.loads[g].Form) {
-			low = Unbounded >> 8
-		}
-	}
-	return low, strict
-}
-
-func (s *Solver) cellLow(a *model.Atom) int64 {
-	if notNegative(&a.Form) {
-		return 0
-	}
-	return Unbounded >> 8
-}
-
-// groupLow bounds what n more rows of a group cost.
-func (s *Solver) groupLow(gr *grouping, i int, n int64) (int64, bool) {
-	g := s.group(gr, i)
-	if gr.Kind == model.Span {
-		return 0, false
-	}
-	if gr.Weight < 0 {
-		all := int64(gr.total[g]) + n
-		old := int64(gr.total[g])
-		return gr.Weight * (all*(all-1) - old*(old-1)), n > 1 && old == 0
-	}
-	if gr.total[g] > 0 {
-		return 0, false
-	}
-	return gr.Weight * evenPairs(n, s.allowed(i)), false
-}
-
-// evenPairs is the least number of ordered pairs at the same node of n rows over m nodes.
-func evenPairs(n, m int64) int64 {
-	if m == 0 {
-		return 0
-	}
-	q, r := n/m, n%m
-	return r*(q+1)*q + (m-r)*q*(q-1)
-}
-
-func (s *Solver) allowed(i int) int64 {
-	n := int64(0)
-	for d := range s.nodes {
-		if s.allow[2*i][d] || s.allow[2*i+1][d] {
-			n++
-		}
-	}
-	return n
-}
-
-func (s *Solver) cheapest(row []int64, ok []bool) int64 {
-	low, any := int64(0), false
-	for d, c := range row {
-		if ok[d] && (!any || c < low) {
-			low, any = c, true
-		}
-	}
-	return low
-}
-
-// hasCells says whether the process of item i holds something already.
-func (s *Solver) hasCells(i int) bool { return s.filled[s.items[i].group] > 0 }
-
-// evenPays says whether an even split is worth trying: some goal rewards it.
-func (s *Solver) evenPays(i int) bool {
-	it := &s.items[i]
-	if it.apart && it.want[0] > 1 {
-		return true
-	}
-	for k := range s.tiers {
-		t := &s.tiers[k]
-		for _, g := range t.groups {
-			gr := &s.groups[g]
-			n := gr.covered(i, it.want)
-			switch {
-			case n == 0:
-			case gr.Kind == model.Pair && gr.Weight > 0:
-				return true
-			default:
-				return false
-			}
-		}
-		if len(t.cells) > 0 {
-			return false
-		}
-		if len(t.loads)+len(t.extremes) > 0 || t.row >= 0 {
-			return true
-		}
-	}
-	return false
-}
-
-// split puts item i on several nodes: block by block, each the one that costs least a unit; or evenly, a few
-// units at a time. It reports whether everything found a place; if not, what was put is still there.
-func (s *Solver) split(i int, even bool, from int) bool {
-	left := s.items[i].want
-	if even {
-		left = s.evenly(i, 0, left)
-		switch {
-		case s.paired: // what is left goes to one node below
-			even = false
-		case s.affine:
-			left = s.follow(i, left)
-		default:
-			left = s.evenly(i, 1, left)
-		}
-	}
-	for left[0]+left[1] > 0 {
-		if !even {
-			if d, _ := s.single(i, left, bestFit, from); d >= 0 {
-				s.put(i, d, left)
-				return true
-			}
-		}
-		d, x := s.block(i, left, from)
-		if d < 0 {
-			return false
-		}
-		s.put(i, d, x)
-		left[0] -= x[0]
-		left[1] -= x[1]
-	}
-	return true
-}
-
-// evenly puts units of one resource where the next one costs least, with a heap of the nodes: after each step only
-// the score of one node changes. Large requests go in pieces, so that the work stays in proportion to the nodes.
-func (s *Solver) evenly(i, r int, left [2]int64) [2]int64 {
-	if left[r] == 0 {
-		return left
-	}
-	var unit [2]int64
-	unit[r] = max(1, left[r]/(2*int64(s.nodes)+16))
-	if s.items[i].apart && r == 0 {
-		unit[r] = 1
-	}
-	s.heap = s.heap[:0]
-	s.score = resize(s.score, s.nodes)
-	for d := range s.nodes {
-		if s.rate(i, d, unit) {
-			s.heap = append(s.heap, int32(d))
-		}
-	}
-	for k := len(s.heap)/2 - 1; k >= 0; k-- {
-		s.sink(k)
-	}
-	for left[r] > 0 && len(s.heap) > 0 {
-		d := int(s.heap[0])
-		x := unit
-		x[r] = min(x[r], left[r])
-		s.put(i, d, x)
-		left[r] -= x[r]
-		if !s.rate(i, d, unit) {
-			s.heap[0] = s.heap[len(s.heap)-1]
-			s.heap = s.heap[:len(s.heap)-1]
-		}
-		s.sink(0)
-	}
-	return left
-}
-
-// rate computes the score of a node for x more units; false where they have no room.
-func (s *Solver) rate(i, d int, x [2]int64) bool {
-	if !s.fits(i, d, x) {
-		return false
-	}
-	v := &s.score[d]
-	for k := range s.tiers {
-		v[s.tiers[k].tier] = s.delta(&s.tiers[k], i, d, x)
-	}
-	v[0] = 0
-	return true
-}
-
-// sink restores the heap below place k.
-func (s *Solver) sink(k int) {
-	h := s.heap
-	for {
-		c := 2*k + 1
-		if c >= len(h) {
-			return
-		}
-		if c+1 < len(h) && s.before(h[c+1], h[c]) {
-			c++
-		}
-		if !s.before(h[c], h[k]) {
-			return
-		}
-		h[k], h[c] = h[c], h[k]
-		k = c
-	}
-}
-
-func (s *Solver) before(a, b int32) bool {
-	c := s.score[a].Compare(&s.score[b])
-	if c == 0 {
-		la, lb := s.leftover(int(a)), s.leftover(int(b))
-		return la > lb || la == lb && a < b
-	}
-	return c < 0
-}
-
-// follow puts slices where the cores of the item are, in proportion.
-func (s *Solver) follow(i int, left [2]int64) [2]int64 {
-	it := &s.items[i]
-	cores := it.want[0] - left[0]
-	for k := 0; k < len(it.parts) && left[1] > 0 && cores > 0; k++ {
-		p := it.parts[k]
-		share := (it.want[1]*int64(p.x[0]) + cores - 1) / cores
-		x := s.room(i, int(p.node), [2]int64{0, min(share, left[1])})
-		if x[1] > 0 {
-			s.put(i, int(p.node), x)
-			left[1] -= x[1]
-		}
-	}
-	return left
-}
-
-// block is the node and the part of want that costs least a unit there; −1 where there is no room at all.
-func (s *Solver) block(i int, want [2]int64, from int) (int, [2]int64) {
-	best := -1
-	var bestX [2]int64
-	var bestV Vector
-	for k := range s.nodes {
-		d := k + from
-		if d >= s.nodes {
-			d -= s.nodes
-		}
-		x := s.room(i, d, want)
-		n := x[0] + x[1]
-		if n == 0 {
-			continue
-		}
-		var v Vector
-		worse, less := false, best < 0
-		for t := range s.tiers {
-			ta := &s.tiers[t]
-			v[ta.tier] = s.delta(ta, i, d, x)
-			if !less {
-				a, b := v[ta.tier]*(bestX[0]+bestX[1]), bestV[ta.tier]*n
-				if a > b {
-					worse = true
-					break
-				}
-				less = a < b
-			}
-		}
-		if worse || !less && n <= bestX[0]+bestX[1] {
-			continue
-		}
-		best, bestX, bestV = d, x, v
-	}
-	return best, bestX
 }

@@ -180,6 +180,11 @@ func (s *Solver) pick() {
 	if ps := s.items[first].parts; len(ps) > 0 && s.random(2) == 0 {
 		node = ps[s.random(len(ps))].node
 	}
+	if len(s.extremes) > 0 && s.random(2) == 0 {
+		node = s.fullest(s.random(len(s.extremes)))
+		first = s.userOf(node, first)
+		s.order[0] = int32(first)
+	}
 	together := s.random(3) > 0
 	start := s.random(n)
 	for k := 0; k < n && len(s.order) < want; k++ {
@@ -197,6 +202,26 @@ func (s *Solver) pick() {
 		j := s.random(k + 1)
 		s.order[k], s.order[j] = s.order[j], s.order[k]
 	}
+}
+
+// fullest is the node at which an extreme is reached.
+func (s *Solver) fullest(g int) int32 {
+	for d, x := range s.extremes[g].now {
+		if x == s.top[g] {
+			return int32(d)
+		}
+	}
+	return 0
+}
+
+// userOf is an item at a node, or i where there is none.
+func (s *Solver) userOf(node int32, i int) int {
+	for k := range s.items {
+		if j := (i + k) % len(s.items); s.uses(j, node) {
+			return j
+		}
+	}
+	return i
 }
 
 func (s *Solver) uses(i int, node int32) bool {

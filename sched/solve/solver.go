@@ -127,7 +127,66 @@ type grouping struct {
 
 type loadGoal struct {
 	*model.Atom
-	now []int64 // value by node
+	now  []int64 // value by node
+	form loadForm
+	r    int   // resource of a square
+	k    int64 // factor of a square, value of a step
+}
+
+// loadForm is a frequent shape of a goal on the load, which is evaluated without the general form.
+type loadForm uint8
+
+const (
+	anyForm    loadForm = iota
+	squareForm          // k·u²/total of resource r
+	stepForm            // k where the only guard, ≥ 0, holds
+	linearForm          // coefficients alone
+)
+
+// formOf recognises the shape of a form.
+func formOf(a *model.Atom) loadGoal {
+	g := loadGoal{Atom: a}
+	f := &a.Form
+	flat := model.Linear{Const: f.Lin.Const}
+	switch {
+	case !f.Exact():
+	case len(f.Guards) == 0 && f.Div < 0 && f.Square == [2]int64{}:
+		g.form = linearForm
+	case len(f.Guards) == 1 && f.Guards[0].Test == model.NotNegative && f.Div < 0 && f.Square == [2]int64{} && f.Lin == flat:
+		g.form, g.k = stepForm, f.Lin.Const
+	case len(f.Guards) == 0 && f.Lin == model.Linear{} && f.Div == model.VarTotalCores && f.Square[1] == 0:
+		g.form, g.k = squareForm, f.Square[0]
+	case len(f.Guards) == 0 && f.Lin == model.Linear{} && f.Div == model.VarTotalSlices && f.Square[0] == 0:
+		g.form, g.r, g.k = squareForm, 1, f.Square[1]
+	}
+	return g
+}
+
+// after is the value at a node with load v if x were added. Forms other than anyForm are computed in place.
+func (g *loadGoal) after(v *model.Vars, x [2]int64) int64 {
+	switch g.form {
+	case squareForm:
+		u, t := v[g.r]+x[g.r], v[model.VarTotalCores+g.r]
+		if p := uint64(g.k * u * u); t > 0 && g.k >= 0 {
+			if p>>32 == 0 {
+				return int64(uint32(p) / uint32(t)) // a division of 32 bits is much faster
+			}
+			return int64(p / uint64(t))
+		}
+	case stepForm:
+		l := &g.Form.Guards[0].Lin
+		if l.Eval(v)+l.Coef[0]*x[0]+l.Coef[1]*x[1] >= 0 {
+			return g.k
+		}
+		return 0
+	case linearForm:
+		l := &g.Form.Lin
+		return l.Eval(v) + l.Coef[0]*x[0] + l.Coef[1]*x[1]
+	}
+	w := *v
+	w[model.VarCores] += x[0]
+	w[model.VarSlices] += x[1]
+	return g.Form.Eval(&w)
 }
 
 // Solver solves rounds. Make it by New.
@@ -186,7 +245,6 @@ type Solver struct {
 	order []int32
 	best  saved
 	undo  saved
-	chose []int32
 	parts []model.Part
 	bb    search
 	chk   checker

@@ -216,15 +216,13 @@ func (s *Solver) delta(ta *tierAtoms, i, d int, x [2]int64) int64 {
 	if len(ta.loads)+len(ta.extremes) == 0 {
 		return sum
 	}
-	v := s.vars[d]
-	v[model.VarCores] += x[0]
-	v[model.VarSlices] += x[1]
+	v := &s.vars[d]
 	for _, g := range ta.loads {
 		l := &s.loads[g]
-		sum += l.Form.Eval(&v) - l.now[d]
+		sum += l.after(v, x) - l.now[d]
 	}
 	for _, g := range ta.extremes {
-		sum += max(0, s.extremes[g].Form.Eval(&v)-s.top[g])
+		sum += max(0, s.extremes[g].after(v, x)-s.top[g])
 	}
 	return sum
 }

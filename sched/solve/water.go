@@ -1,0 +1,122 @@
+package solve
+
+// loadLow bounds a goal on the load: as it is, plus for squares what spreading the rest evenly adds at least.
+func (s *Solver) loadLow(l *loadGoal) int64 {
+	if !rises(&l.Form) {
+		return noBound
+	}
+	now := int64(0)
+	for _, x := range l.now {
+		now += x
+	}
+	if len(l.Form.Guards) > 0 {
+		return now
+	}
+	return now + s.waterLow(l)
+}
+
+// waterLow is the least that the unplaced units add to Σ (lin + k·u²)/div, were they divisible at will: they go
+// where the marginal cost is least, up to one level for all nodes. The level is found by bisection.
+func (s *Solver) waterLow(l *loadGoal) int64 {
+	add := 0.0
+	for r := range 2 {
+		want := int64(0)
+		for _, x := range s.lb.left {
+			want += x[r]
+		}
+		want = min(want, s.lb.sum[r][s.nodes])
+		if want == 0 {
+			continue
+		}
+		add += s.level(l, r, float64(want))
+	}
+	if add == 0 {
+		return 0
+	}
+	if l.Form.Div >= 0 {
+		add -= float64(s.nodes) // each node's quotient is rounded down, before and after
+	}
+	return max(0, int64(add*(1-1e-9))-1)
+}
+
+func (s *Solver) level(l *loadGoal, r int, want float64) float64 {
+	f := s.lb.flow[:0]
+	sq, lin := float64(l.Form.Square[r]), float64(l.Form.Lin.Coef[r])
+	lo, hi := 0.0, 0.0
+	for d := range s.nodes {
+		if free := s.lb.open[d][r]; free > 0 {
+			w := 1 / s.divisor(l, d)
+			u := float64(s.vars[d][r])
+			f = append(f, flow{(lin + 2*sq*u) * w, 2 * sq * w, float64(free)})
+			hi = max(hi, (lin+2*sq*(u+float64(free)))*w)
+		}
+	}
+	s.lb.flow = f
+	fill := func(level float64) (units, cost float64) {
+		for i := range f {
+			n := &f[i]
+			if n.marginal >= level {
+				continue
+			}
+			x := n.free
+			if n.slope > 0 {
+				x = min(x, (level-n.marginal)/n.slope)
+			}
+			units += x
+			cost += x * (n.marginal + n.slope*x/2)
+		}
+		return units, cost
+	}
+	for range 26 {
+		mid := (lo + hi) / 2
+		if u, _ := fill(mid); u < want {
+			lo = mid
+		} else {
+			hi = mid
+		}
+	}
+	// Below the level everything is paid for; what is missing up to want costs at least the level.
+	u, c := fill(lo)
+	return c + max(0, want-u)*lo
+}
+
+// flow is a node in the computation of a level: the cost of its next unit, how fast that rises, and its room.
+type flow struct{ marginal, slope, free float64 }
+
+func (s *Solver) divisor(l *loadGoal, d int) float64 {
+	if l.Form.Div < 0 {
+		return 1
+	}
+	return float64(max(1, s.vars[d][l.Form.Div]))
+}
+
+// extremeLow bounds the maximum over nodes: it is no less than now, and than where all nodes are evenly full.
+func (s *Solver) extremeLow(g int) int64 {
+	l := &s.extremes[g]
+	low := s.top[g]
+	f := &l.Form
+	if f.Square != [2]int64{} || f.Div >= 0 {
+		return low
+	}
+	sum, n := int64(0), int64(0)
+	for d, ok := range s.baseOK {
+		if ok {
+			sum += l.now[d]
+			n++
+		}
+	}
+	if n == 0 {
+		return low
+	}
+	for _, x := range s.lb.left {
+		sum += f.Lin.Coef[0]*x[0] + f.Lin.Coef[1]*x[1]
+	}
+	return max(low, ceilDiv(sum, n))
+}
+
+func ceilDiv(a, b int64) int64 {
+	if a > 0 {
+		return (a + b - 1) / b
+	}
+	return a / b
+}
