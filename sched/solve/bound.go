@@ -16,6 +16,8 @@ type bounder struct {
 	first []int32    // an item of each process
 	costs []int64
 	flow  []flow
+	sizes []int64 // of processes that must be whole
+	nows  []int64 // of the nodes that take anything
 	need  []int64 // dkernels that each process must be at, by its spread and apart requests
 }
 

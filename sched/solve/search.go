@@ -237,7 +237,7 @@ func (s *Solver) uses(i int, node int32) bool {
 func (s *Solver) exhaust(c *clocked, out *Solution) bool {
 	b := &s.bb
 	b.visits, b.stop = 0, false
-	b.limit = 0
+	b.limit = 1 << 62
 	if c.b.Iterations > 0 {
 		b.limit = (c.b.Iterations - out.Iterations) * visitsPerIteration
 	}
@@ -259,7 +259,7 @@ func (s *Solver) exhaust(c *clocked, out *Solution) bool {
 func (s *Solver) visit(c *clocked) bool {
 	b := &s.bb
 	b.visits++
-	if b.limit > 0 && b.visits > b.limit || b.visits%8 == 0 && c.over(0) {
+	if b.visits > b.limit || b.visits%4 == 0 && c.over(0) {
 		b.stop = true
 	}
 	if b.stop {

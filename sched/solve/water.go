@@ -1,5 +1,11 @@
 package solve
 
+import (
+	"slices"
+
+	"dinos/sched/model"
+)
+
 // loadLow bounds a goal on the load: as it is, plus for squares what spreading the rest evenly adds at least.
 func (s *Solver) loadLow(l *loadGoal) int64 {
 	if !rises(&l.Form) {
@@ -111,7 +117,7 @@ func (s *Solver) extremeLow(g int) int64 {
 	for _, x := range s.lb.left {
 		sum += f.Lin.Coef[0]*x[0] + f.Lin.Coef[1]*x[1]
 	}
-	return max(low, ceilDiv(sum, n))
+	return max(low, ceilDiv(sum, n), s.wholeLow(l))
 }
 
 func ceilDiv(a, b int64) int64 {
@@ -119,4 +125,43 @@ func ceilDiv(a, b int64) int64 {
 		return (a + b - 1) / b
 	}
 	return a / b
+}
+
+// wholeLow bounds an extreme by the processes that an earlier tier wants at one node each: solutions in which that
+// tier is not at its bound are more than the bound anyway. Of the j largest, either one goes to a node that is not
+// among the j−1 emptiest, or two share a node.
+func (s *Solver) wholeLow(l *loadGoal) int64 {
+	b := &s.lb
+	b.sizes, b.nows = b.sizes[:0], b.nows[:0]
+	for g := range s.groups {
+		gr := &s.groups[g]
+		if gr.Kind != model.Pair || gr.Weight >= 0 || gr.ByRequest || gr.Tier >= l.Tier {
+			continue
+		}
+		for p := range s.procs {
+			rest, most, _ := s.groupLeft(gr, p)
+			n := rest[0] + rest[1]
+			if n > 0 && gr.total[p] == 0 && rest == b.left[p] && s.freshPairs(rest, most) == n*(n-1) {
+				b.sizes = append(b.sizes, l.Form.Lin.Coef[0]*rest[0]+l.Form.Lin.Coef[1]*rest[1])
+			}
+		}
+		break
+	}
+	for d, ok := range s.baseOK {
+		if ok {
+			b.nows = append(b.nows, l.now[d])
+		}
+	}
+	slices.Sort(b.sizes)
+	slices.Sort(b.nows)
+	low := int64(Unbounded)
+	for j := range min(len(b.sizes), len(b.nows)) {
+		size := b.sizes[len(b.sizes)-1-j]
+		x := b.nows[j] + size
+		if j > 0 {
+			x = min(x, b.nows[0]+2*size)
+		}
+		low = max(low, x)
+	}
+	return low
 }
