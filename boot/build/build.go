@@ -17,6 +17,9 @@ import (
 // DefaultEntry is the entry symbol of this project's kernels, an assembly function without a Go declaration.
 const DefaultEntry = "boot64"
 
+// Tag is set in every build of a kernel. Files with it need what boot/overlay adds to the distribution.
+const Tag = "kernel"
+
 // linkAddress is record.LinkAddress as the linker's -T wants it: negative.
 const linkAddress = "-0x7fe00000"
 
@@ -25,7 +28,7 @@ type Options struct {
 	Package string        // import path or directory as go build takes it; required
 	Dir     string        // where go runs, inside the module; the current directory
 	Entry   string        // DefaultEntry
-	Tags    []string      // build tags
+	Tags    []string      // build tags besides Tag
 	Image   image.Options // passed on
 }
 
@@ -53,7 +56,7 @@ func Kernel(ctx context.Context, opt Options, out string) error {
 		return err
 	}
 	linked := filepath.Join(dir, "linked.elf")
-	_, err = goCmd(ctx, opt.Dir, "build", "-overlay", ov, "-tags", strings.Join(opt.Tags, ","),
+	_, err = goCmd(ctx, opt.Dir, "build", "-overlay", ov, "-tags", strings.Join(append([]string{Tag}, opt.Tags...), ","),
 		"-ldflags", "-T "+linkAddress+" -E "+opt.Entry, "-o", linked, opt.Package)
 	if err != nil {
 		return err
