@@ -25,6 +25,7 @@ func (s *suite) tests() []testproto.Test {
 		{Name: "memory", Func: s.memory},
 		{Name: "threads", Func: s.threads},
 		{Name: "module", Func: s.module},
+		{Name: "pci", Func: s.pci},
 		{Name: "soak", Func: s.soakAll},
 	}
 }

@@ -22,7 +22,8 @@ type Machine struct {
 	Args *info.Args
 	MADT *info.MADT
 
-	vectors int // interrupt vectors given to devices
+	vectors int  // interrupt vectors given to devices
+	pci     *PCI // nil if there is none
 }
 
 // Main is the main function of a kernel: it finishes what needs the Go runtime and calls run. An error of either ends
@@ -68,6 +69,7 @@ func start(name string) (*Machine, error) {
 	if err := setWallClock(); err != nil {
 		return nil, err
 	}
+	m.pci = m.findPCI(rsdp)
 	return m, startCPUs()
 }
 
@@ -96,6 +98,7 @@ func (m *Machine) Describe() {
 		fmt.Printf("  ioapic   %d at %#x\n", a.ID, a.Addr)
 	}
 	fmt.Printf("  devices  %s\n", strings.Join(deviceNames(), ", "))
+	m.pci.describe()
 	fmt.Printf("  command  %q\n", m.Boot.CommandLine)
 	fmt.Printf("  time     %s\n", time.Now().UTC().Format(time.RFC3339))
 }
