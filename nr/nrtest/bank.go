@@ -81,13 +81,31 @@ func (s State) Step(o Op) (State, uint32) {
 }
 
 // Bank is a part of a bank: the keys that are Part modulo Parts. Journal is what was applied, in order.
+//
+// Each value is kept twice. A reader that meets an update half way finds the copies different, which it must never.
 type Bank struct {
 	vals    State
+	copies  State
 	journal []uint32
+	pause   func() // called half way through, may be nil
+}
+
+// Torn is what a read returns that met an update half way.
+const Torn = 0xdead
+
+func (b *Bank) halfway() {
+	if b.pause != nil {
+		b.pause()
+	}
 }
 
 // Read implements nr.Structure.
 func (b *Bank) Read(o Op) uint32 {
+	before := b.copies
+	b.halfway()
+	if b.vals != before {
+		return Torn
+	}
 	_, out := b.vals.Step(o)
 	return out
 }
@@ -96,6 +114,8 @@ func (b *Bank) Read(o Op) uint32 {
 func (b *Bank) Apply(o Op) (out uint32) {
 	b.journal = append(b.journal, o.ID)
 	b.vals, out = b.vals.Step(o)
+	b.halfway()
+	b.copies = b.vals
 	return out
 }
 
@@ -112,6 +132,7 @@ func (b *Bank) Restore(r io.Reader) error {
 	if err := binary.Read(r, binary.LittleEndian, &b.vals); err != nil {
 		return err
 	}
+	b.copies = b.vals
 	rest, err := io.ReadAll(r)
 	if err != nil {
 		return err
@@ -132,6 +153,9 @@ func across(parts []nr.Structure[Op, uint32], o Op, apply bool) uint32 {
 			continue
 		}
 		b := p.(*Bank)
+		if b.vals != b.copies {
+			return Torn
+		}
 		for k := range b.vals {
 			sum += uint32(b.vals[k])
 		}
@@ -150,6 +174,8 @@ func across(parts []nr.Structure[Op, uint32], o Op, apply bool) uint32 {
 				b.vals[k] += o.Arg
 			}
 		}
+		b.halfway()
+		b.copies = b.vals
 	}
 	return sum
 }

@@ -61,13 +61,15 @@ func randomWorld(seed uint64) (*World, error) {
 	}
 	// Kernel 0 survives; the others may meet any fate.
 	for _, k := range w.Kernels[1:] {
-		switch r.IntN(5) {
+		switch r.IntN(6) {
 		case 0:
 			w.Kill(k, r.IntN(150))
 		case 1:
 			w.Stall(k, r.IntN(150))
 		case 2:
 			w.Leave(k)
+		case 3:
+			w.StallLong(k, r.IntN(150))
 		}
 	}
 	for _, k := range w.Kernels {
@@ -79,8 +81,11 @@ func randomWorld(seed uint64) (*World, error) {
 // TestRandomHistories runs many small racks in which replicas join, leave, stall, are evicted or die at any step.
 func TestRandomHistories(t *testing.T) {
 	n := 3000
-	if long() {
+	switch {
+	case long():
 		n = 200_000
+	case underRace:
+		n = 1500
 	}
 	seed, n := firstSeed(t, 1, n)
 	t.Logf("seeds %d to %d; NR_SEED=n repeats one", seed, seed+uint64(n)-1)

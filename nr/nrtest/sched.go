@@ -50,6 +50,7 @@ type thread struct {
 	delay  int // steps of others before the first one
 	point  oplog.Point
 	waits  int64 // progress when it began to wait; -1 if it does not wait
+	last   int64 // progress after its last step
 	err    error
 }
 
@@ -131,7 +132,7 @@ func (s *Sched) Run() error {
 			alive = true
 			switch {
 			case !s.ready(t) || t == last && same:
-			case t.waits >= s.progress:
+			case t.waits >= 0 && !s.changed(t):
 				waiting = append(waiting, t)
 			default:
 				ready = append(ready, t)
@@ -168,6 +169,18 @@ func (s *Sched) Run() error {
 	return fmt.Errorf("%w: %d steps: %s", ErrStuck, s.MaxSteps, s.describe())
 }
 
+// changed reports whether a look again is worth while for a waiting thread: somebody has made a step since, and so has
+// everybody who could. Without the latter two threads that look again in turn would starve a third, and there would be
+// schedules without end.
+func (s *Sched) changed(t *thread) bool {
+	for _, u := range s.threads {
+		if u != t && u.waits < 0 && s.ready(u) && u.last <= t.waits {
+			return false
+		}
+	}
+	return s.progress > t.waits
+}
+
 func (s *Sched) ready(t *thread) bool { return !t.done && !s.frozen[t.kernel] && t.delay <= 0 }
 
 func (s *Sched) passTime() {
@@ -194,6 +207,7 @@ func (s *Sched) resume(t *thread) {
 	} else {
 		t.waits = -1
 		s.progress++
+		t.last = s.progress
 	}
 }
 

@@ -92,13 +92,20 @@ func (wt waiter) Wait(nr.Wait) bool {
 	return true
 }
 
+// pause is a scheduling point inside the structure, where steps inside a kernel count.
+func (w *World) pause() {
+	if w.Skip == nil {
+		w.Yield()
+	}
+}
+
 // open gives kernel k its access to the slab.
 func (w *World) open() (*Kernel, error) {
 	k := &Kernel{N: len(w.Kernels), banks: make([]*Bank, w.Logs)}
 	w.Kernels = append(w.Kernels, k)
 	cfg := w.cfg
 	cfg.New = func(log int) nr.Structure[Op, uint32] {
-		k.banks[log] = new(Bank)
+		k.banks[log] = &Bank{pause: w.pause}
 		return k.banks[log]
 	}
 	var err error
@@ -144,6 +151,7 @@ func (w *World) work(k *Kernel, client int, ops []Op) error {
 	if err != nil {
 		return err
 	}
+	defer h.Close()
 	for _, op := range ops {
 		w.nextID++
 		op.ID = w.nextID
@@ -169,6 +177,30 @@ func (w *World) work(k *Kernel, client int, ops []Op) error {
 		w.Return(call, out, w.Clock)
 	}
 	return nil
+}
+
+// Prefill has the booted kernels apply n ops each in turn, before the schedule begins, so that the rings are somewhere in their laps.
+func (w *World) Prefill(n int) error {
+	for i := range n * len(w.Kernels) {
+		k := w.Kernels[i%len(w.Kernels)]
+		if err := w.work(k, w.clients, []Op{{Kind: Add, Key: uint8(i), Arg: 1}}); err != nil {
+			return err
+		}
+		w.published(k.N, oplog.PtPublish)
+		for _, k := range w.Kernels {
+			if err := k.rep.Sync(); err != nil {
+				return err
+			}
+		}
+	}
+	w.clients++
+	return nil
+}
+
+// Depart has kernel k leave before the schedule begins.
+func (w *World) Depart(k *Kernel) error {
+	k.state = left
+	return k.rep.Close()
 }
 
 // Syncer adds a thread that keeps k's replica up to date while others work.
@@ -215,12 +247,15 @@ func (w *World) syncing() bool {
 const authority = 1000
 
 // Kill stops kernel k for ever at some step, and has the authority evict it.
-func (w *World) Kill(k *Kernel, delay int) { w.fate(k, delay, true) }
+func (w *World) Kill(k *Kernel, delay int) { w.fate(k, delay, true, false) }
 
 // Stall stops kernel k at some step, has the authority evict it, and lets it go on.
-func (w *World) Stall(k *Kernel, delay int) { w.fate(k, delay, false) }
+func (w *World) Stall(k *Kernel, delay int) { w.fate(k, delay, false, false) }
 
-func (w *World) fate(k *Kernel, delay int, dead bool) {
+// StallLong is Stall for so long that the other kernels do all their work meanwhile, and the ring is reused.
+func (w *World) StallLong(k *Kernel, delay int) { w.fate(k, delay, false, true) }
+
+func (w *World) fate(k *Kernel, delay int, dead, late bool) {
 	w.fates++ // the others have to keep the logs going
 	w.Go(authority+k.N, fmt.Sprintf("evict%d", k.N), delay, func() error {
 		defer func() { w.fates-- }()
@@ -237,6 +272,14 @@ func (w *World) fate(k *Kernel, delay int, dead bool) {
 		}
 		k.state, k.end = evicted, w.Clock
 		if !dead {
+			if late {
+				if err := w.evictOrphans(); err != nil {
+					return err
+				}
+			}
+			for late && w.busy() {
+				w.WaitTurn()
+			}
 			w.Thaw(k.N)
 			return nil
 		}
@@ -319,6 +362,9 @@ func (w *World) Join(donor *Kernel, delay int, ops ...Op) (*Kernel, error) {
 			return nil
 		}
 		k.id = id
+		if k.state == left { // it has given up meanwhile
+			return w.evict(w.Kernels[0].in, id, true)
+		}
 		return nil
 	})
 	w.Go(k.N, fmt.Sprintf("k%d.join", k.N), delay, func() error {

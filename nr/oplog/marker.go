@@ -6,7 +6,7 @@ func (l *Log) Crossed(x uint64) (bool, uint64) {
 	return int16(upper(w)-uint16(x)) > 0, position(w)
 }
 
-// Mark puts marker x into the log if it is not there yet. All markers below x must be there. ok is false if the ring is
+// Mark puts marker x into the log if it is not known to be there. All markers below x must be. ok is false if the ring is
 // full. Anybody may do it, with or without a slot; of several markers x the first counts.
 //
 // x is compared modulo 2^16: no caller is further than the cross log's ring from the others, which is why that ring
@@ -17,17 +17,22 @@ func (l *Log) Mark(x uint64) (ok bool, err error) {
 	if !ok || err != nil {
 		return ok, err
 	}
+	return true, l.Marked(x, pos)
+}
+
+// Marked notes that marker x was seen at position pos, for those who ask Crossed: who placed it may have died before it could.
+func (l *Log) Marked(x, pos uint64) error {
 	for range casTries {
 		w := l.cross.Load()
 		if upper(w) != uint16(x) {
-			return true, nil // placed, by us or by somebody who was quicker
+			return nil // noted, by somebody who was quicker
 		}
 		l.at(PtCross)
 		if l.cross.CompareAndSwap(w, withUpper(uint16(x)+1, pos+1)) {
-			return true, nil
+			return nil
 		}
 	}
-	return false, l.corrupt("cross word keeps changing")
+	return l.corrupt("cross word keeps changing")
 }
 
 // MaxCrossEntries bounds the ring of a cross log.

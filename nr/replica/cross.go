@@ -143,7 +143,7 @@ func (r *Replica[O, R]) mark(p *part[O, R]) outcome {
 		if ok {
 			return progressed
 		}
-		// Full. No marker r.next is known in this log; if there is one after all, catchUp stops at it.
+		// Full. There may be a marker all the same, if who placed it died before saying so; then catchUp stops at it.
 		if p.member == nil {
 			p.by = oplog.Blocker{Slot: -1}
 			if slowest, err := p.log.Collect(); err != nil {
@@ -155,7 +155,14 @@ func (r *Replica[O, R]) mark(p *part[O, R]) outcome {
 			return atRoom
 		}
 		was := p.member.Pos()
-		if out := r.catchUp(p, p.log.Tail()); out != progressed && out != atBarrier {
+		switch out := r.catchUp(p, p.log.Tail()); out {
+		case progressed:
+		case atBarrier:
+			if err := p.log.Marked(r.next, p.member.Pos()); err != nil {
+				return r.fail(err)
+			}
+			return progressed
+		default:
 			return out
 		}
 		if p.member.Pos() == was {

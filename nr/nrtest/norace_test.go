@@ -1,0 +1,5 @@
+//go:build !race
+
+package nrtest
+
+const underRace = false
