@@ -299,7 +299,14 @@ func (s *Scheduler) Start(id uint64) error {
 		return refuse("Start", DeadProcess, "processes", "process %d has exited: a new one has a new id", id)
 	}
 	s.index[int64(id)] = len(s.procs)
-	s.procs = append(s.procs, process{id: int64(id), sum: [3]int64{int64(id)}})
+	n := len(s.procs)
+	if n < cap(s.procs) {
+		s.procs = s.procs[:n+1] // with the buffers of a process that has exited
+	} else {
+		s.procs = append(s.procs, process{})
+	}
+	p := &s.procs[n]
+	p.id, p.sum, p.cells, p.extra = int64(id), [3]int64{int64(id)}, p.cells[:0], p.extra[:0]
 	return nil
 }
 
@@ -327,7 +334,7 @@ func (s *Scheduler) Exit(id uint64) ([]Grant, error) {
 
 func (s *Scheduler) forget(id int64) {
 	i, last := s.index[id], len(s.procs)-1
-	s.procs[i] = s.procs[last]
+	s.procs[i], s.procs[last] = s.procs[last], s.procs[i]
 	s.index[s.procs[i].id] = i
 	s.procs = s.procs[:last]
 	delete(s.index, id)
