@@ -427,7 +427,8 @@ func (s *Scheduler) Explain(r Request) (string, error) {
 	if len(s.nodes) == 0 {
 		return b.String(), nil
 	}
-	return b.String(), s.choices(&b)
+	err := s.choices(&b)
+	return b.String(), err
 }
 
 // describe gives the place of constraints in their files.

@@ -49,10 +49,10 @@ func targets(o Options, policy string) []target {
 			Policy: policy, Plain: plain, Seed: o.Seed, Budget: solve.Budget{Nanos: int64(budget)}}, p99}
 	}
 	return []target{
-		rack(4, 8, 64, 1, 5000, true, 5*time.Microsecond, 20*time.Microsecond),
-		rack(4, 8, 64, 1, 5000, false, 5*time.Microsecond, 20*time.Microsecond),
+		rack(4, 8, 64, 1, 5000, true, 3*time.Microsecond, 20*time.Microsecond),
+		rack(4, 8, 64, 1, 5000, false, 3*time.Microsecond, 20*time.Microsecond),
 		rack(64, 96, 1024, 1, 3000, false, 20*time.Microsecond, 0),
-		rack(64, 96, 1024, 50, 500, false, 500*time.Microsecond, time.Millisecond),
+		rack(64, 96, 1024, 50, 500, false, 400*time.Microsecond, time.Millisecond),
 		rack(1000, 96, 1024, 500, 20, false, 30*time.Millisecond, 50*time.Millisecond),
 	}
 }
