@@ -21,7 +21,7 @@ import (
 // Options of a Run.
 type Options struct {
 	Seed     uint64
-	Quick    bool      // a tenth of the rounds
+	Quick    bool      // a tenth of the rounds, and of the dkernels of the largest case
 	CSV      io.Writer // a row for each line of the tables; nil for none
 	NoExact  bool      // do not ask the exact solver, even if it is there
 	Policies []string  // to time; nil for locality and ours
@@ -40,9 +40,9 @@ type target struct {
 }
 
 func targets(o Options, policy string) []target {
-	scale := 1
+	scale, big := 1, 1000
 	if o.Quick {
-		scale = 10
+		scale, big = 10, 100
 	}
 	rack := func(nodes int, cores, slices int64, batch, rounds int, plain bool, budget, p99 time.Duration) target {
 		return target{latency.Case{Nodes: nodes, Cores: cores, Slices: slices, Fill: 0.5, Batch: batch, Rounds: max(2, rounds/scale),
@@ -53,7 +53,7 @@ func targets(o Options, policy string) []target {
 		rack(4, 8, 64, 1, 5000, false, 3*time.Microsecond, 20*time.Microsecond),
 		rack(64, 96, 1024, 1, 3000, false, 20*time.Microsecond, 0),
 		rack(64, 96, 1024, 50, 500, false, 400*time.Microsecond, time.Millisecond),
-		rack(1000, 96, 1024, 500, 20, false, 30*time.Millisecond, 50*time.Millisecond),
+		rack(big, 96, 1024, big/2, 20, false, 30*time.Millisecond, 50*time.Millisecond),
 	}
 }
 

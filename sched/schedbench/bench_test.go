@@ -17,7 +17,7 @@ func TestRun(t *testing.T) {
 	var out, rows bytes.Buffer
 	require.NoError(t, Run(&out, Options{Seed: 1, Quick: true, NoExact: true, CSV: &rows, Policies: []string{"locality"}}))
 	t.Log("\n" + out.String())
-	for _, want := range []string{"1000 x 96 x 1024, batch 500", "small suite", "proved", "gap by tier", "is skipped: cbc"} {
+	for _, want := range []string{"100 x 96 x 1024, batch 50", "small suite", "proved", "gap by tier", "is skipped: cbc"} {
 		require.Contains(t, out.String(), want)
 	}
 	r := csv.NewReader(&rows)

@@ -15,6 +15,9 @@ func (s *Solver) loadLow(l *loadGoal) int64 {
 	for _, x := range l.now {
 		now += x
 	}
+	if l.form == stepForm {
+		return now + s.stepLow(l)
+	}
 	if len(l.Form.Guards) > 0 {
 		return now
 	}
@@ -162,6 +165,43 @@ func (s *Solver) wholeLow(l *loadGoal) int64 {
 			x = min(x, b.nows[0]+2*size)
 		}
 		low = max(low, x)
+	}
+	return low
+}
+
+// stepLow bounds how many more nodes pass the threshold of a step in one resource: what the others can take below it
+// is not enough, and the nodes with the most room beyond it come first.
+func (s *Solver) stepLow(l *loadGoal) int64 {
+	g := &l.Form.Guards[0].Lin
+	r := 0
+	if g.Coef[0] == 0 {
+		r = 1
+	}
+	a := g.Coef[r]
+	if a <= 0 || g.Coef[1-r] != 0 || l.k <= 0 {
+		return 0
+	}
+	b := &s.lb
+	b.nows = b.nows[:0]
+	left := int64(0)
+	for _, x := range b.left {
+		left += x[r]
+	}
+	for d := range s.nodes {
+		open := b.open[d][r]
+		lin := g.Eval(&s.vars[d])
+		below := open
+		if lin < 0 {
+			below = min(open, (-lin-1)/a)
+		}
+		left -= below
+		b.nows = append(b.nows, open-below)
+	}
+	slices.Sort(b.nows)
+	low := int64(0)
+	for i := len(b.nows) - 1; i >= 0 && left > 0 && b.nows[i] > 0; i-- {
+		left -= b.nows[i]
+		low += l.k
 	}
 	return low
 }
