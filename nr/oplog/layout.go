@@ -66,8 +66,9 @@ var _ [offTail - headerEnd]byte
 const (
 	posBits = 48
 	posMask = 1<<posBits - 1
-	// maxPos leaves room for one batch, so that a position plus a batch never carries into the upper bits.
-	maxPos = posMask - MaxBatch
+	// maxPos is the last position to be reserved at. It leaves room for a batch and a ring, so that sums of positions do not
+	// carry into the upper bits.
+	maxPos = posMask - MaxBatch - MaxEntries
 )
 
 func position(w uint64) uint64 { return w & posMask }

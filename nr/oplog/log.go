@@ -114,13 +114,13 @@ const (
 
 // reserveAt is one attempt to move tail from t to t+n.
 func (l *Log) reserveAt(t, n uint64, room *uint64) (uint64, reserveStatus, error) {
+	if t > maxPos {
+		return 0, reserveFull, fmt.Errorf("%w: tail %d, want up to %d", ErrExhausted, t, uint64(maxPos))
+	}
 	if t+n > *room+l.cfg.Entries || t < *room {
 		if ok, err := l.makeRoom(t, n, room); !ok || err != nil {
 			return 0, reserveFull, err
 		}
-	}
-	if t+n > maxPos {
-		return 0, reserveFull, fmt.Errorf("%w: position %d", ErrExhausted, t)
 	}
 	l.at(PtReserve)
 	if !l.tail.CompareAndSwap(t, t+n) {

@@ -155,6 +155,25 @@ func (l *Log) Evict(id ID) error {
 	return l.corrupt("slot %d keeps changing", id.Slot)
 }
 
+// Bar is Evict for a log that id may not have claimed its slot in yet: if so, it never can.
+func (l *Log) Bar(id ID) error {
+	s, err := l.slot(id)
+	if err != nil {
+		return err
+	}
+	for range casTries {
+		w := s.Load()
+		if slotGen(w) >= id.Gen || slotState(w) != Free {
+			break
+		}
+		l.at(PtEvict)
+		if s.CompareAndSwap(w, slotWord(id.Gen, Free, 0)) {
+			return nil
+		}
+	}
+	return l.Evict(id)
+}
+
 func (l *Log) fence(id ID) error {
 	pos, ok, err := l.place(PtFence, func(lap uint32) uint64 { return entryWord(lap, id.Gen, id.Slot, KindFence) }, nil)
 	if err != nil {
@@ -164,7 +183,7 @@ func (l *Log) fence(id ID) error {
 		return l.full()
 	}
 	// Everything below the fence that id could still write is resolved now.
-	for p := l.Head(); p < pos; p++ {
+	for p := max(l.Head(), pos-min(pos, l.cfg.Entries)); p < pos; p++ {
 		e := l.ring.At(p).Word(0)
 		lap := l.lap(p)
 		for range casTries {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"dinos/nr/oplog"
 )
@@ -345,61 +346,65 @@ func (r *Replica[O, R]) Close() error {
 // is then free at once, otherwise when the evicted replica closes. Evict may be repeated; an ErrFull names another replica that
 // holds a log, and asks for Evict to be called again once that one has consumed or has been evicted.
 func (g *Group[O, R]) Evict(id oplog.ID, dead bool) error {
-	logs := g.Logs
-	if g.Cross != nil {
-		logs = append([]*oplog.Log{g.Cross}, g.Logs...)
-	}
-	var errs []error
-	for i, l := range logs {
-		err := l.Evict(id)
-		if i > 0 && errors.Is(err, oplog.ErrStale) {
-			continue // not subscribed
+	// The primary log first: from then on no claim of id can succeed there, and the others follow. It is released last, so
+	// that id is seen until all is done.
+	errs := []error{g.primary().Evict(id)}
+	for _, l := range g.Logs {
+		if l == g.primary() {
+			continue
 		}
-		errs = append(errs, err)
+		if err := l.Bar(id); !errors.Is(err, oplog.ErrStale) { // stale: it cannot have claimed this one
+			errs = append(errs, err)
+		}
 	}
 	if err := errors.Join(errs...); err != nil || !dead {
 		return err
 	}
-	for _, l := range logs {
-		if err := l.Release(id); err != nil && !errors.Is(err, oplog.ErrStale) {
-			return err
-		}
+	if err := g.Release(id); !errors.Is(err, oplog.ErrStale) {
+		return err
 	}
 	return nil
 }
 
 // Release frees the slot of an evicted replica that is known not to run any more.
 func (g *Group[O, R]) Release(id oplog.ID) error {
-	err := g.primary().Release(id)
 	for _, l := range g.Logs {
 		if l != g.primary() {
 			_ = l.Release(id) // stale where not subscribed
 		}
 	}
-	return err
+	return g.primary().Release(id)
 }
 
 // MemberInfo describes a replica.
 type MemberInfo struct {
 	oplog.ID
 	State  oplog.State
-	Behind map[int]uint64 // entries not yet consumed, by subscribed log
+	Behind map[int]uint64 // entries not yet consumed, by subscribed log and CrossLog
 }
 
-// Members lists the slots that are not free.
+// Members lists the slots that are not free in some log. A state other than that of the primary log, if it is free there,
+// is what a kernel left that died while it claimed or gave back a slot: Evict serves for that, too.
 func (g *Group[O, R]) Members() []MemberInfo {
 	var out []MemberInfo
-	for _, s := range g.primary().Slots() {
-		if s.State == oplog.Free {
-			continue
-		}
-		m := MemberInfo{s.ID, s.State, map[int]uint64{}}
-		for i, l := range g.Logs {
-			if x := l.Slots()[s.Slot]; x.Gen == s.Gen && x.State != oplog.Free {
-				m.Behind[i] = l.Tail() - min(x.Tail, l.Tail())
+	add := func(log int, l *oplog.Log) {
+		for _, s := range l.Slots() {
+			if s.State == oplog.Free {
+				continue
 			}
+			k := slices.IndexFunc(out, func(m MemberInfo) bool { return m.ID == s.ID })
+			if k < 0 {
+				k = len(out)
+				out = append(out, MemberInfo{s.ID, s.State, map[int]uint64{}})
+			}
+			out[k].Behind[log] = l.Tail() - min(s.Tail, l.Tail())
 		}
-		out = append(out, m)
+	}
+	if g.Cross != nil {
+		add(CrossLog, g.Cross)
+	}
+	for i, l := range g.Logs {
+		add(i, l)
 	}
 	return out
 }
