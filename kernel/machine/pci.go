@@ -231,7 +231,7 @@ func (p *PCI) Memory(d *pci.Device, i int) ([]byte, error) {
 
 // Interrupt gives MSI-X vector i of a device an interrupt vector and returns the Event that it raises. The vectors of
 // one machine are spread over its CPUs.
-func (p *PCI) Interrupt(t *pci.Table, i int) (*Event, error) {
+func (p *PCI) Interrupt(t *pci.Table, i int) (pci.Event, error) {
 	v, err := p.m.NewVector()
 	if err != nil {
 		return nil, err
@@ -246,7 +246,10 @@ func (p *PCI) Interrupt(t *pci.Table, i int) (*Event, error) {
 	if err := t.Set(i, message(v, found.cpus[v%found.ncpu])); err != nil {
 		return nil, err
 	}
-	return e, t.Unmask(i)
+	if err := t.Unmask(i); err != nil {
+		return nil, err
+	}
+	return e, nil
 }
 
 // message is what a device writes to raise vector v on the CPU with the given APIC ID (SDM vol. 3A, 11.11): fixed delivery,

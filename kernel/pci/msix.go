@@ -38,17 +38,24 @@ const (
 // Table is the table of a device's MSI-X vectors. Methods for different vectors may be called concurrently.
 type Table struct {
 	regs Registers
+	off  uint64 // of the table in regs
 	n    int
 	a    Address
 }
 
-// EnableMSIX turns d's MSI-X interrupts on, every vector masked, and the interrupt line off. regs are the registers at d.MSIX.Table.
-// The device also needs CommandMaster.
+// Event is a count that interrupts of a device raise.
+type Event interface {
+	// Wait blocks until the count is not 0, sets it to 0 and returns what it was. One goroutine waits at a time.
+	Wait() (uint64, error)
+}
+
+// EnableMSIX turns d's MSI-X interrupts on, every vector masked, and the interrupt line off. regs is the memory
+// behind base address register d.MSIX.Table.BAR. The device also needs CommandMaster.
 func (d *Device) EnableMSIX(c Config, regs Registers) (*Table, error) {
 	if d.MSIX == nil {
 		return nil, &Error{d.Address, "MSI-X", ErrUnsupported}
 	}
-	t := &Table{regs, d.MSIX.Vectors, d.Address}
+	t := &Table{regs, uint64(d.MSIX.Table.Offset), d.MSIX.Vectors, d.Address}
 	off := uint16(d.MSIX.Offset)
 	v := c.Read32(d.Address, off) | msixEnable | msixMask
 	// With everything masked first, since an earlier user may have left vectors unmasked.
@@ -81,7 +88,7 @@ func (t *Table) Set(i int, m Message) error {
 	}
 	// A device may send the message at any moment unless masked (LB, 6.8.2.9).
 	t.control(i, true)
-	at := uint64(i) * entrySize
+	at := t.entry(i)
 	t.regs.Store32(at+entryAddr, uint32(m.Addr))
 	t.regs.Store32(at+entryAddrHigh, uint32(m.Addr>>32))
 	t.regs.Store32(at+entryData, m.Data)
@@ -109,8 +116,10 @@ func (t *Table) check(i int) error {
 	return nil
 }
 
+func (t *Table) entry(i int) uint64 { return t.off + uint64(i)*entrySize }
+
 func (t *Table) control(i int, masked bool) {
-	at := uint64(i)*entrySize + entryControl
+	at := t.entry(i) + entryControl
 	v := t.regs.Load32(at) & controlReserve
 	if masked {
 		v |= controlMasked

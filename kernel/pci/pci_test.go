@@ -254,11 +254,13 @@ func TestPlaceAtTheEnds(t *testing.T) {
 func TestMSIX(t *testing.T) {
 	s := newSim()
 	f := s.ivshmem(Address{0, 1, 0}, 3, 1<<20)
+	f.val[0x44/4] |= 32 // the table is not at the start of its memory
 	list, err := Scan(s)
 	require.NoError(t, err)
-	d, regs := list[0], make(memory, 12)
+	d, all := list[0], make(memory, 8+12)
+	regs := all[8:]
 	regs[7] = 0xabcd_0002
-	table, err := d.EnableMSIX(s, regs)
+	table, err := d.EnableMSIX(s, all)
 	require.NoError(t, err)
 	require.Equal(t, 3, table.Vectors())
 	require.Equal(t, uint32(msixEnable), f.val[0x40/4]&(msixEnable|msixMask))

@@ -191,9 +191,15 @@ func exercise(t *testing.T, c Config) {
 		}
 		d.Enable(c, CommandMemory|CommandMaster)
 		if d.MSIX != nil {
-			if _, err := d.EnableMSIX(c, make(memory, 4*2048)); err != nil {
+			if _, err := d.EnableMSIX(c, sink{}); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
 }
+
+// sink is Registers that hold nothing, of any size.
+type sink struct{}
+
+func (sink) Load32(uint64) uint32   { return 0 }
+func (sink) Store32(uint64, uint32) {}
