@@ -2,7 +2,8 @@
 // from go test.
 //
 // Command line: bench=NAME,NAME or bench=all runs benchmarks of package rtbench (quick: few samples); test=NAME,NAME or test=all (the default) selects; seconds=N is how long soaks run; crash=NAME brings the
-// kernel down in one of several ways, to test how it reports that.
+// kernel down in one of several ways, to test how it reports that; ivshmem=PART says which part somebody else plays over shared
+// memory, peer=ID who, and rounds=N for how long.
 package ktest
 
 import (
@@ -19,7 +20,7 @@ import (
 
 // Main runs what the command line selects and ends the machine. It returns only if the command line is wrong.
 func Main(m *machine.Machine) error {
-	if err := m.Args.Known(testproto.Key, "seconds", "crash", "in", "bench", "quick"); err != nil {
+	if err := m.Args.Known(testproto.Key, "seconds", "crash", "in", "bench", "quick", "ivshmem", "peer", "rounds"); err != nil {
 		return err
 	}
 	name, err := m.Args.String("crash", "")
