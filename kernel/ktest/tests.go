@@ -26,6 +26,10 @@ func (s *suite) tests() []testproto.Test {
 		{Name: "threads", Func: s.threads},
 		{Name: "module", Func: s.module},
 		{Name: "pci", Func: s.pci},
+		{Name: "shared", Func: s.shared},
+		{Name: "call", Func: s.call},
+		{Name: "answer", Func: s.answer},
+		{Name: "answer-host", Func: s.answerHost},
 		{Name: "soak", Func: s.soakAll},
 	}
 }
