@@ -127,3 +127,22 @@ func Compare(name string, p *model.Policy, in *model.Instance, b solve.Budget, l
 	}
 	return c, nil
 }
+
+// TightRound makes a round of large requests, 1 to 40 cores, that fill 64 dkernels of 96 cores and 512 slices from about
+// 57 % to the share given.
+func TightRound(seed uint64, fill float64) *model.Instance {
+	r := rand.New(rand.NewPCG(seed, 3))
+	in := &model.Instance{Cursor: -1, Number: int64(seed), Seed: seed}
+	used := int64(0)
+	for d := range int64(64) {
+		n := model.Node{ID: d + 1, Cores: 96, Slices: 512, UsedCores: 40 + r.Int64N(30), UsedSlices: 150 + r.Int64N(200), Alive: true}
+		in.Nodes = append(in.Nodes, n)
+		used += n.UsedCores
+	}
+	for p := int64(1); used < int64(fill*64*96); p++ {
+		c := 1 + r.Int64N(40)
+		in.Items = append(in.Items, model.Item{Process: p, Cores: c, Slices: r.Int64N(5 * c)})
+		used += c
+	}
+	return in
+}
