@@ -121,12 +121,13 @@ func (s *Solver) setAside(name string) bool {
 	return false
 }
 
-// neighbourhoods takes a few requests out and puts them back in another order, and keeps what is not worse. limit
+// neighbourhoods takes a few requests out and puts them back in another order, and keeps what is not worse. most
 // bounds the iterations further; 0 does not.
-func (s *Solver) neighbourhoods(c *clocked, out *Solution, limit int) {
+func (s *Solver) neighbourhoods(c *clocked, out *Solution, most int) {
 	s.restore(&s.best)
 	now := s.looseValue()
-	for n := 0; limit == 0 || n < limit; n++ {
+	upTo := s.plateau()
+	for n := 0; most == 0 || n < most; n++ {
 		if c.over(out.Iterations) || !s.loose && s.best.value.Compare(&out.Bound) <= 0 {
 			return
 		}
@@ -146,7 +147,11 @@ func (s *Solver) neighbourhoods(c *clocked, out *Solution, limit int) {
 			}
 		}
 		v := s.looseValue()
-		if v.Compare(&now) > 0 {
+		limit := upTo
+		if n&3 == 3 {
+			limit = model.MaxTiers - 1
+		}
+		if worse(&v, &now, limit) {
 			s.restore(&s.undo)
 			continue
 		}
@@ -154,8 +159,34 @@ func (s *Solver) neighbourhoods(c *clocked, out *Solution, limit int) {
 		if v.Compare(&s.best.value) < 0 {
 			s.save(&s.best, nil)
 			s.best.value = v
+			upTo = s.plateau()
 		}
 	}
+}
+
+// plateau is the last tier that a walk must not make worse: the first goal about more than the load that is not at its
+// bound, or the last tier. Free in the tiers after it, the walk finds its way around more easily.
+func (s *Solver) plateau() int {
+	if s.best.value[0] > s.lb.root[0] {
+		return 0
+	}
+	for k := range s.tiers {
+		t := &s.tiers[k]
+		if (t.row >= 0 || len(t.cells)+len(t.groups) > 0) && s.best.value[t.tier] > s.lb.root[t.tier] {
+			return t.tier
+		}
+	}
+	return model.MaxTiers - 1
+}
+
+// worse compares the tiers up to one.
+func worse(a, b *Vector, upTo int) bool {
+	for t := range upTo + 1 {
+		if a[t] != b[t] {
+			return a[t] > b[t]
+		}
+	}
+	return false
 }
 
 // pick chooses the requests of the next neighbourhood and leaves them in s.order, shuffled: all that are out and
