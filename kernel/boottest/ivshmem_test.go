@@ -202,6 +202,31 @@ func TestHostRings(t *testing.T) {
 	require.NoError(t, <-host)
 }
 
+// TestStorm: a peer that rings without end, on a vector that nobody waits for, does not keep a kernel from its work.
+func TestStorm(t *testing.T) {
+	r := newRack(t)
+	cfg, id := r.machine(vm.MicroVM, "kernel")
+	cfg.Append = fmt.Sprintf("ivshmem=host peer=%d rounds=%d", r.server.ID(), rounds)
+	host := make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		err := await(ctx, r.word(id, boxReady), 1)
+		rung := 0
+		for ; err == nil && ctx.Err() == nil; rung++ {
+			err = r.server.Ring(id, 1)
+		}
+		t.Logf("rang %d times", rung)
+		host <- err
+	}()
+	err := make(chan error, 1)
+	go func() { err <- r.callKernel(id) }()
+	vmtest.Run(t, vmtest.Options{VM: cfg, Tests: []string{"answer-host"}})
+	require.NoError(t, <-err)
+	cancel()
+	require.NoError(t, <-host)
+}
+
+// callKernel is the caller's part of the kernel's test "answer-host".
 func (r *rack) callKernel(id int) error {
 	ctx, cancel := context.WithTimeout(context.Background(), deadline)
 	defer cancel()

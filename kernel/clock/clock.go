@@ -20,6 +20,9 @@ func New(base, hz uint64) Clock {
 // Hz returns the frequency of the counter.
 func (c *Clock) Hz() uint64 { return c.hz }
 
+// Scale returns the time stamp of time 0, and the ns per tick as a 32.32 fixed-point number: what At computes with.
+func (c *Clock) Scale() (base, mult uint64) { return c.base, c.mult }
+
 // At returns the ns from time 0 to time stamp tsc; 0 for earlier ones, which another CPU's counter may give.
 func (c *Clock) At(tsc uint64) int64 {
 	if tsc < c.base {

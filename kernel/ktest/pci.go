@@ -3,6 +3,7 @@ package ktest
 import (
 	"reflect"
 	"sync"
+	"time"
 
 	"dinos/boot/info"
 	"dinos/kernel/pci"
@@ -46,7 +47,9 @@ func (s *suite) pci(t *testproto.T) {
 			used = append(used, span{b.Addr, b.Addr + b.Size})
 		}
 	}
+	start := time.Now()
 	again, err := pci.Scan(p.Config())
+	took := time.Since(start)
 	if err != nil || !reflect.DeepEqual(list, again) {
 		t.Errorf("a second scan found %v, %v; the first %v", again, err, list)
 	}
@@ -63,5 +66,5 @@ func (s *suite) pci(t *testproto.T) {
 		})
 	}
 	wg.Wait()
-	t.Logf("%d devices", len(list))
+	t.Logf("%d devices, scanned in %v", len(list), took.Round(time.Microsecond))
 }

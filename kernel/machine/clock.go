@@ -2,6 +2,7 @@ package machine
 
 import (
 	"dinos/kernel/clock"
+	"dinos/kernel/trap"
 	"dinos/kernel/x86"
 )
 
@@ -27,6 +28,25 @@ func initClock() {
 	best = max(min(hz[0], hz[1]), min(max(hz[0], hz[1]), hz[2]))
 	kernel.Clock = clock.New(x86.TSC(), best)
 	kernel.TimerTicks = ref / 1_000_000
+	vdso.base, vdso.mult = kernel.Clock.Scale()
+	installVDSO()
 }
+
+// vdsoData is what vdsoClockGettime needs of the clock.
+type vdsoData struct{ base, mult, wall uint64 }
+
+var vdso vdsoData
+
+// setWall declares that it is unix ns since the epoch now.
+func setWall(unix int64) {
+	kernel.Run(func(*trap.CPU) {
+		now := kernel.Now()
+		kernel.Clock.SetWall(now, unix)
+		vdso.wall = uint64(unix - now)
+	})
+}
+
+// installVDSO makes the Go runtime read the clock by vdsoClockGettime.
+func installVDSO()
 
 func initRandom() {}

@@ -23,8 +23,7 @@ var report struct {
 	reason string
 	c      trap.Context // where it crashed
 	valid  bool         // c holds something
-	cr2    uint64
-	next   int // part to write next
+	next   int          // part to write next
 	line   klog.Line
 
 	stopped [64]struct {
@@ -57,7 +56,7 @@ func crash(cpu *trap.CPU, c *trap.Context, reason string) {
 	case r.owner.CompareAndSwap(0, me):
 		dinosCrashBegin() // first: the next lines store pointers
 		kernel.Dying.Store(1)
-		r.cpu, r.reason, r.cr2 = cpu, reason, x86.ReadCR2()
+		r.cpu, r.reason = cpu, reason
 		if c != nil {
 			r.c, r.valid = *c, true
 		}
@@ -69,7 +68,7 @@ func crash(cpu *trap.CPU, c *trap.Context, reason string) {
 	default:
 		l := r.line.Reset().Str("  (").Str(parts[max(r.next, 1)-1].name).Str(": this part failed: ").Str(reason)
 		if c != nil {
-			l.Str(", address ").Hex(x86.ReadCR2()).Str(", at ").Hex(c.RIP)
+			l.Str(", address ").Hex(c.CR2).Str(", at ").Hex(c.RIP)
 			callers(c, 6, func(pc uint64) { l.Byte(' ').Hex(pc) }) // numbers: looking up names may be what failed
 		}
 		console.Write(l.Str(")\n").Bytes())
@@ -144,11 +143,11 @@ func onFault(cpu *trap.CPU, c *trap.Context) *trap.Context {
 	case trap.VecMachine:
 		crash(cpu, c, "machine check")
 	}
-	address := uint64(0)
+	c.CR2 = 0
 	if c.Vector == trap.VecPage {
-		address = x86.ReadCR2()
+		c.CR2 = x86.ReadCR2()
 	}
-	return kernel.Fault(cpu, c, address)
+	return kernel.Fault(cpu, c)
 }
 
 var exceptions = [32]string{
@@ -173,7 +172,7 @@ func reportRegisters() {
 	case c.Vector < 32 && exceptions[c.Vector] != "":
 		l := out().Str(exceptions[c.Vector]).Str(", error code ").Hex(c.ErrorCode)
 		if c.Vector == trap.VecPage {
-			describePageFault(l, c.ErrorCode, r.cr2)
+			describePageFault(l, c.ErrorCode, c.CR2)
 		}
 		flush(l)
 	default:
@@ -186,7 +185,7 @@ func reportRegisters() {
 		{"rax", c.RAX}, {"rbx", c.RBX}, {"rcx", c.RCX}, {"rdx", c.RDX}, {"rsi", c.RSI}, {"rdi", c.RDI},
 		{"rbp", c.RBP}, {"rsp", c.RSP}, {"r8 ", c.R8}, {"r9 ", c.R9}, {"r10", c.R10}, {"r11", c.R11},
 		{"r12", c.R12}, {"r13", c.R13}, {"r14", c.R14}, {"r15", c.R15}, {"rip", c.RIP}, {"flg", c.RFLAGS},
-		{"cs ", c.CS}, {"ss ", c.SS}, {"fsb", c.FSBase}, {"gsb", c.GSBase}, {"cr2", r.cr2}, {"cr3", x86.ReadCR3()},
+		{"cs ", c.CS}, {"ss ", c.SS}, {"fsb", c.FSBase}, {"gsb", c.GSBase}, {"cr2", c.CR2}, {"cr3", x86.ReadCR3()},
 	}
 	for i := 0; i < len(pairs); i += 4 {
 		l := out()

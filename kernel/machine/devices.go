@@ -5,8 +5,6 @@ import (
 	"time"
 
 	"github.com/usbarmory/tamago/soc/intel/rtc"
-
-	"dinos/kernel/trap"
 )
 
 // setWallClock reads the real-time clock once; from then on the monotonic clock carries the wall clock along. The real-time
@@ -19,7 +17,7 @@ func setWallClock() error {
 			if t.Year() < 2000 {
 				break
 			}
-			kernel.Run(func(*trap.CPU) { kernel.Clock.SetWall(kernel.Now(), t.UnixNano()) })
+			setWall(t.UnixNano())
 			return nil
 		}
 		time.Sleep(50 * time.Microsecond) // an update of the clock's registers takes 2 ms at most

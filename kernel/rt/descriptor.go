@@ -17,10 +17,10 @@ func (k *Kernel) write(cpu *trap.CPU, fd, buf, n uint64) uint64 {
 	k.sched.Lock()
 	r := linux.EBADF.Ret()
 	if k.events.get(fd) != nil {
-		k.kick(cpu, k.events.signal(&k.threads, int(fd-firstEventFD), *wordAt(buf)))
+		k.cpus[cpu.ID].kicks |= k.events.signal(&k.threads, int(fd-firstEventFD), *wordAt(buf))
 		r = 8
 	}
-	k.sched.Unlock()
+	k.release(cpu)
 	return r
 }
 

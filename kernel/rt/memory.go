@@ -107,9 +107,10 @@ func errnoOf(err error) uint64 {
 	return linux.ENOMEM.Ret()
 }
 
-// Fault serves the CPU's exceptions.
-func (k *Kernel) Fault(cpu *trap.CPU, c *trap.Context, address uint64) *trap.Context {
+// Fault serves the CPU's exceptions; c.CR2 is CR2 of a page fault.
+func (k *Kernel) Fault(cpu *trap.CPU, c *trap.Context) *trap.Context {
 	pc := &k.cpus[cpu.ID]
+	address := c.CR2
 	if c.Vector == trap.VecPage && address>>63 != 0 && c.ErrorCode&^2 == 0 {
 		// Not present, ring 0, not a fetch: memory of the runtime that has no frame yet, whoever touches it.
 		if cpu.OnFaultStack(c.RSP) {
@@ -133,7 +134,7 @@ func (k *Kernel) Fault(cpu *trap.CPU, c *trap.Context, address uint64) *trap.Con
 	pc.Trace.Record(k.Now(), trace.Fault, c.Vector, c.RIP, address)
 	if c.InKernel == 0 {
 		k.sched.Lock()
-		t := k.raise(cpu, c, address)
+		t := k.raise(cpu, c)
 		k.sched.Unlock()
 		if t != nil {
 			return t

@@ -30,12 +30,14 @@ import (
 
 // SpinIdle is how long an idle CPU looks for work before it halts, ns: a kick to a halted CPU costs several µs
 // under emulation, one to a spinning CPU nothing.
-const SpinIdle = 20_000
+const SpinIdle = 5_000
 
 // PerCPU is what the kernel keeps for one CPU. Written by that CPU with interrupts off unless noted.
 type PerCPU struct {
 	trap    *trap.CPU
 	armed   int64         // deadline the timer is armed for, thread.Never if stopped
+	kicks   uint64        // CPUs to kick once sched is free
+	polling atomic.Uint32 // 1 while the CPU idles without halting: it sees that it has work without a kick
 	halted  atomic.Uint32 // 1 while translations need not be flushed: nothing runs, and leaving serves the flush
 	flushed atomic.Uint64 // the last flush generation this CPU has served
 	online  atomic.Uint32
@@ -173,26 +175,27 @@ func (k *Kernel) next(cpu *trap.CPU) *trap.Context {
 	var spinUntil int64
 	for {
 		now := k.Now()
-		k.kick(cpu, k.threads.Expire(id, now))
+		pc.kicks |= k.threads.Expire(id, now)
 		if th := k.threads.Next(id, now); th != thread.None {
 			c := k.resume(cpu, th)
-			k.arm(cpu)
-			k.sched.Unlock()
+			k.release(cpu)
 			k.dieToo(cpu)
 			return c
 		}
-		k.arm(cpu)
-		k.sched.Unlock()
 		if spinUntil == 0 {
 			spinUntil = now + SpinIdle
 			pc.Trace.Record(now, trace.Idle, 0, 0, 0)
 		}
-		for k.threads.Idle()&(1<<id) != 0 && k.Now() < spinUntil {
+		// Cheap to wake first: whoever has work for a polling CPU need not kick it.
+		pc.polling.Store(1)
+		k.release(cpu)
+		for until := min(spinUntil, pc.armed); k.threads.Idle()&(1<<id) != 0 && k.Now() < until; {
 			x86.Pause()
 			k.serveFlush(pc)
 		}
+		pc.polling.Store(0)
 		// A kick after this check is an interrupt, which ends the halt; see HaltUntilInterrupt.
-		if k.threads.Idle()&(1<<id) != 0 {
+		if k.threads.Idle()&(1<<id) != 0 && k.Now() < pc.armed {
 			pc.halted.Store(1)
 			trap.Idle()
 			pc.halted.Store(0)
@@ -237,13 +240,24 @@ func (k *Kernel) dieToo(cpu *trap.CPU) {
 	}
 }
 
-// arm sets cpu's timer for its next deadline. sched is held.
-func (k *Kernel) arm(cpu *trap.CPU) {
+// release frees sched and then does what the critical section has left for this CPU: arming the timer for its next deadline
+// and kicking others. Not inside it, because device registers are slow under emulation and take a lock of the emulator's.
+func (k *Kernel) release(cpu *trap.CPU) {
 	pc := &k.cpus[cpu.ID]
 	d := k.threads.Deadline(int(cpu.ID))
-	if d == pc.armed {
-		return
+	kicks := pc.kicks &^ (1 << cpu.ID)
+	pc.kicks = 0
+	k.sched.Unlock()
+	if d != pc.armed {
+		k.arm(pc, d)
 	}
+	if kicks != 0 {
+		k.kick(pc, kicks)
+	}
+}
+
+// arm sets the timer of this CPU, whose record is pc, for deadline d.
+func (k *Kernel) arm(pc *PerCPU, d int64) {
 	pc.armed = d
 	if d == thread.Never {
 		k.APIC.Arm(0)
@@ -254,16 +268,15 @@ func (k *Kernel) arm(cpu *trap.CPU) {
 	k.APIC.Arm(uint32(min(uint64(left)*k.TimerTicks/1000+1, 1<<32-1)))
 }
 
-// kick makes the CPUs of the set look at their queues. sched is held.
-func (k *Kernel) kick(cpu *trap.CPU, set uint64) {
-	set &^= 1 << cpu.ID
-	if set == 0 {
-		return
-	}
-	k.cpus[cpu.ID].Trace.Record(k.Now(), trace.Kick, set, 0, 0)
+// kick makes the CPUs of the set look at their queues.
+func (k *Kernel) kick(pc *PerCPU, set uint64) {
+	pc.Trace.Record(k.Now(), trace.Kick, set, 0, 0)
 	for i := range k.ncpu {
-		if set&(1<<i) != 0 && k.cpus[i].online.Load() != 0 {
-			k.APIC.Send(k.cpus[i].trap.APICID, trap.VecKick)
+		to := &k.cpus[i]
+		// Whoever made the CPU not idle did so before this reads "polling", and the CPU looks whether it is idle after it has
+		// cleared "polling"; the locked add keeps the former in order. So one of them sees the other.
+		if set&(1<<i) != 0 && to.online.Load() != 0 && to.polling.Add(0) == 0 {
+			k.APIC.Send(to.trap.APICID, trap.VecKick)
 		}
 	}
 }
@@ -271,43 +284,50 @@ func (k *Kernel) kick(cpu *trap.CPU, set uint64) {
 // Interrupt serves the vectors from trap.VecIRQ up.
 func (k *Kernel) Interrupt(cpu *trap.CPU, c *trap.Context) *trap.Context {
 	pc := &k.cpus[cpu.ID]
-	k.serveFlush(pc)
-	k.sched.Lock()
-	if c.Vector == trap.VecTimer {
-		pc.armed = thread.Never // it has fired
-	}
-	if e := k.vectors[c.Vector&255]; e != 0 {
-		k.kick(cpu, k.events.signal(&k.threads, int(e-1), 1))
-	}
 	if c.Vector != trap.VecSpurious {
 		k.APIC.EOI()
 	}
+	k.serveFlush(pc)
+	if c.Vector == trap.VecTimer {
+		pc.armed = thread.Never // it has fired
+	}
+	e := k.vectors[c.Vector&255]
+	if c.InKernel != 0 && e == 0 {
+		// Kernel code takes interrupts only where it idles; it looks at its queue and its timers when it goes on.
+		return c
+	}
+	k.sched.Lock()
+	if e != 0 {
+		pc.kicks |= k.events.signal(&k.threads, int(e-1), 1)
+	}
 	if c.InKernel != 0 {
-		// Kernel code takes interrupts only where it idles; it looks at its queue when it goes on.
+		kicks := pc.kicks &^ (1 << cpu.ID)
+		pc.kicks = 0
 		k.sched.Unlock()
+		if kicks != 0 {
+			k.kick(pc, kicks)
+		}
 		return c
 	}
 	now := k.Now()
 	id := int(cpu.ID)
-	k.kick(cpu, k.threads.Expire(id, now))
+	pc.kicks |= k.threads.Expire(id, now)
 	th := k.current(cpu)
 	due := k.threads.Due(id, now)
 	if !due && k.deliverable(th) == 0 {
-		k.arm(cpu)
-		k.sched.Unlock()
+		k.release(cpu)
 		return c
 	}
 	pc.Trace.Record(now, trace.Interrupt, c.Vector, c.RIP, 0)
-	t := k.save(th, c)
+	c = k.save(th, c)
 	if due {
-		k.kick(cpu, k.threads.Yield(id))
+		pc.kicks |= k.threads.Yield(id)
 		return k.next(cpu)
 	}
-	k.deliver(cpu, th, t)
-	k.arm(cpu)
-	k.sched.Unlock()
+	k.deliver(cpu, th, c)
+	k.release(cpu)
 	k.dieToo(cpu)
-	return t
+	return c
 }
 
 // save copies an interrupted thread's Context from the interrupt stack to its own.

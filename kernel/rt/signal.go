@@ -36,7 +36,7 @@ func (k *Kernel) deliver(cpu *trap.CPU, th thread.ID, c *trap.Context) {
 
 // raise makes thread code that caused exception c take the signal for it, and returns the Context to restore; nil if it
 // cannot: no handler, or the handler itself is at fault.
-func (k *Kernel) raise(cpu *trap.CPU, c *trap.Context, address uint64) *trap.Context {
+func (k *Kernel) raise(cpu *trap.CPU, c *trap.Context) *trap.Context {
 	sig, code := signalOf(c)
 	th := k.current(cpu)
 	if sig == 0 || th == thread.None || c.User() {
@@ -46,6 +46,7 @@ func (k *Kernel) raise(cpu *trap.CPU, c *trap.Context, address uint64) *trap.Con
 	if k.actions[sig].Handler <= 1 || t.mask&(1<<(sig-1)) != 0 {
 		return nil
 	}
+	address := c.CR2
 	if sig != linux.SIGSEGV && sig != linux.SIGBUS {
 		address = c.RIP
 	}
@@ -188,7 +189,7 @@ func (k *Kernel) tgkill(cpu *trap.CPU, tid uint64, sig uint64) uint64 {
 	}
 	k.tcbs[th].pending |= 1 << (sig - 1)
 	if k.threads.State(th) == thread.Running {
-		k.kick(cpu, 1<<k.threads.CPU(th))
+		k.cpus[cpu.ID].kicks |= 1 << k.threads.CPU(th)
 	}
 	return 0
 }

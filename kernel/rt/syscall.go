@@ -43,7 +43,7 @@ func (k *Kernel) Syscall(cpu *trap.CPU, c *trap.Context) *trap.Context {
 	case linux.SYS_SCHED_YIELD:
 		c.RAX = 0
 		k.sched.Lock()
-		k.kick(cpu, k.threads.Yield(int(cpu.ID)))
+		k.cpus[cpu.ID].kicks |= k.threads.Yield(int(cpu.ID))
 		return k.next(cpu)
 	case linux.SYS_SCHED_SETAFFINITY:
 		return k.setAffinity(cpu, c)
@@ -56,11 +56,12 @@ func (k *Kernel) Syscall(cpu *trap.CPU, c *trap.Context) *trap.Context {
 		k.exit(cpu, c, c.RDI)
 	}
 	c.RAX = k.value(cpu, c)
-	// A call may have made a signal deliverable to its own thread, or queued a thread behind it.
-	k.sched.Lock()
-	k.deliver(cpu, k.current(cpu), c)
-	k.arm(cpu)
-	k.sched.Unlock()
+	// Looking without the lock is enough: who makes a signal pending for a running thread kicks its CPU afterwards.
+	if th := k.threads.Current(int(cpu.ID)); k.deliverable(th) != 0 {
+		k.sched.Lock()
+		k.deliver(cpu, th, c)
+		k.release(cpu)
+	}
 	k.dieToo(cpu)
 	return c
 }
@@ -112,7 +113,7 @@ func (k *Kernel) control(cpu *trap.CPU, c *trap.Context) uint64 {
 	case linux.SYS_TGKILL:
 		k.sched.Lock()
 		r := k.tgkill(cpu, c.RSI, c.RDX)
-		k.sched.Unlock()
+		k.release(cpu)
 		return r
 	case linux.SYS_ARCH_PRCTL:
 		if c.RDI != linux.ARCH_SET_FS {
@@ -159,9 +160,8 @@ func (k *Kernel) futex(cpu *trap.CPU, c *trap.Context) *trap.Context {
 	case linux.FUTEX_WAKE:
 		k.sched.Lock()
 		n, kick := k.threads.Wake(addr, int(val))
-		k.kick(cpu, kick)
-		k.arm(cpu)
-		k.sched.Unlock()
+		k.cpus[cpu.ID].kicks |= kick
+		k.release(cpu)
 		c.RAX = uint64(n)
 	default:
 		c.RAX = linux.ENOSYS.Ret()
@@ -219,8 +219,8 @@ func (k *Kernel) clone(cpu *trap.CPU, c *trap.Context) uint64 {
 	k.tcbs[id] = tcb{mask: k.tcbs[parent].mask}
 	k.threads.Inherit(id, parent)
 	k.cpus[cpu.ID].Trace.Record(k.Now(), trace.Clone, uint64(id), c.RSI, 0)
-	k.kick(cpu, k.threads.WakeThread(id))
-	k.sched.Unlock()
+	k.cpus[cpu.ID].kicks |= k.threads.WakeThread(id)
+	k.release(cpu)
 	return uint64(id) + firstTID
 }
 
@@ -272,7 +272,7 @@ func (k *Kernel) setAffinity(cpu *trap.CPU, c *trap.Context) *trap.Context {
 		k.sched.Unlock()
 		return c
 	}
-	k.kick(cpu, k.threads.Yield(int(cpu.ID)))
+	k.cpus[cpu.ID].kicks |= k.threads.Yield(int(cpu.ID))
 	return k.next(cpu)
 }
 

@@ -61,6 +61,7 @@ const (
 type Context struct {
 	X         [16][2]uint64 // XMM0–15
 	MXCSR     uint64
+	CR2       uint64 // of a page fault; set by its handler, not by the entry code
 	InKernel  uint64 // CPU.InKernel at entry: not 0 when kernel code was interrupted
 	ThreadFS  uint64 // FS base of the thread in ring 0: where the Go runtime keeps its g. Kept across traps by its thread, not by the entry code.
 	GSBase    uint64
