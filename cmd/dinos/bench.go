@@ -1,0 +1,9 @@
+package main
+
+import "github.com/spf13/cobra"
+
+func newBenchCmd() *cobra.Command {
+	cmd := &cobra.Command{Use: "bench", Short: "measure, and compare with others"}
+	cmd.AddCommand(newBenchRTCmd())
+	return cmd
+}

@@ -1,0 +1,213 @@
+package main
+
+import (
+	"context"
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"dinos/boot/build"
+	"dinos/kernel/rtbench"
+	"dinos/qemu/linuxguest"
+	"dinos/qemu/vm"
+)
+
+// rtOptions are the flags of bench rt.
+type rtOptions struct {
+	cpus   []int
+	rounds int
+	mem    size
+	quick  bool
+	only   []string
+	csv    string
+}
+
+func newBenchRTCmd() *cobra.Command {
+	opt := rtOptions{mem: 2 << 30}
+	cmd := &cobra.Command{
+		Use:   "rt",
+		Short: "the Go runtime on dinos beside Linux in the same QEMU",
+		Long: `Rt runs the same Go benchmarks (package kernel/rtbench) inside a dinos kernel and as a static ELF on Debian's Linux kernel in the
+same QEMU, with the same vCPUs and memory, in turn for some rounds. For every benchmark it prints the medians over the
+rounds of the p50 and of the p99, and the ratios dinos/Linux: below 1 dinos is faster. "min" is the best single sample, which a busy host disturbs least.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			return benchRT(ctx, opt, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	fs := cmd.Flags()
+	fs.IntSliceVar(&opt.cpus, "smp", []int{1, 2, 4}, "numbers of vCPUs")
+	fs.IntVar(&opt.rounds, "rounds", 3, "rounds")
+	fs.Var(&opt.mem, "mem", "memory of each machine")
+	fs.BoolVar(&opt.quick, "quick", false, "few samples: a test of the benchmark, not of the systems")
+	fs.StringSliceVar(&opt.only, "only", nil, "benchmarks whose names contain one of these")
+	fs.StringVar(&opt.csv, "csv", "", "also write every result to this file")
+	return cmd
+}
+
+// rtKey names a row of the table.
+type rtKey struct {
+	name string
+	cpus int
+}
+
+// rtRow collects the results of the two systems over the rounds.
+type rtRow struct {
+	unit         string
+	dinos, linux []rtbench.Result
+}
+
+func benchRT(ctx context.Context, opt rtOptions, out, log io.Writer) error {
+	if opt.rounds < 1 || len(opt.cpus) == 0 {
+		return errors.New("bench rt: want at least one round and one number of vCPUs")
+	}
+	dir, err := vm.NewRunDir()
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	image := dir.Join("ktest.elf")
+	if err := build.Kernel(ctx, build.Options{Package: "dinos/cmd/ktest"}, image); err != nil {
+		return err
+	}
+	rows := map[rtKey]*rtRow{}
+	var order []rtKey
+	add := func(cpus int, list []rtbench.Result, to func(*rtRow, rtbench.Result)) {
+		for _, r := range list {
+			k := rtKey{r.Name, cpus}
+			if rows[k] == nil {
+				rows[k] = &rtRow{unit: r.Unit}
+				order = append(order, k)
+			}
+			if r.Skip == "" {
+				to(rows[k], r)
+			}
+		}
+	}
+	accel := vm.DetectAccel()
+	for round := range opt.rounds {
+		for _, cpus := range opt.cpus {
+			fmt.Fprintf(log, "round %d of %d, %d vCPUs: dinos\n", round+1, opt.rounds, cpus)
+			d, err := rtOnDinos(ctx, opt, image, cpus, accel)
+			if err != nil {
+				return err
+			}
+			add(cpus, d, func(row *rtRow, r rtbench.Result) { row.dinos = append(row.dinos, r) })
+			fmt.Fprintf(log, "round %d of %d, %d vCPUs: Linux\n", round+1, opt.rounds, cpus)
+			args := slices.Clone(opt.only)
+			if opt.quick {
+				args = append([]string{"-quick"}, args...)
+			}
+			l, err := linuxguest.RunBench(ctx, linuxguest.Options{SMP: cpus, MemMiB: int(opt.mem >> 20), Args: args, Accel: &accel, Log: log})
+			if err != nil {
+				return err
+			}
+			add(cpus, l, func(row *rtRow, r rtbench.Result) { row.linux = append(row.linux, r) })
+		}
+	}
+	if opt.csv != "" {
+		if err := writeRTCSV(opt.csv, rows, order); err != nil {
+			return err
+		}
+	}
+	return printRT(out, rows, order)
+}
+
+// rtOnDinos runs the benchmarks in the test image.
+func rtOnDinos(ctx context.Context, opt rtOptions, image string, cpus int, accel vm.Accel) ([]rtbench.Result, error) {
+	which := "all"
+	if len(opt.only) > 0 {
+		which = strings.Join(opt.only, ",")
+	}
+	args := "bench=" + which
+	if opt.quick {
+		args += " quick"
+	}
+	var console strings.Builder
+	v, err := vm.Start(vm.Config{Name: "dinos", Image: image, CPUs: cpus, Memory: uint64(opt.mem), Append: args, Accel: &accel, Output: &console})
+	if err != nil {
+		return nil, err
+	}
+	defer v.Close()
+	if _, err := v.Wait(ctx); err != nil {
+		return nil, err
+	}
+	var list []rtbench.Result
+	for line := range strings.Lines(console.String()) {
+		r, ok, err := rtbench.Parse(strings.TrimRight(line, "\r\n"))
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			list = append(list, r)
+		}
+	}
+	return list, nil
+}
+
+// median returns the median of one column of the results.
+func median(list []rtbench.Result, f func(rtbench.Result) float64) float64 {
+	v := make([]float64, len(list))
+	for i, r := range list {
+		v[i] = f(r)
+	}
+	slices.Sort(v)
+	return (v[(len(v)-1)/2] + v[len(v)/2]) / 2
+}
+
+func rtMin(r rtbench.Result) float64 { return r.Min }
+func rtP50(r rtbench.Result) float64 { return r.P50 }
+func rtP99(r rtbench.Result) float64 { return r.P99 }
+
+func printRT(out io.Writer, rows map[rtKey]*rtRow, order []rtKey) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "benchmark\tvCPUs\tunit\tdinos min\tp50\tp99\tLinux min\tp50\tp99\tratio min\tp50\tp99\t")
+	for _, k := range order {
+		r := rows[k]
+		if len(r.dinos) == 0 || len(r.linux) == 0 {
+			fmt.Fprintf(w, "%s\t%d\t%s\tnot run\t\t\t\t\t\t\t\t\t\n", k.name, k.cpus, r.unit)
+			continue
+		}
+		fmt.Fprintf(w, "%s\t%d\t%s\t", k.name, k.cpus, r.unit)
+		for _, list := range [][]rtbench.Result{r.dinos, r.linux} {
+			fmt.Fprintf(w, "%.4g\t%.4g\t%.4g\t", median(list, rtMin), median(list, rtP50), median(list, rtP99))
+		}
+		for _, f := range []func(rtbench.Result) float64{rtMin, rtP50, rtP99} {
+			fmt.Fprintf(w, "%.2f\t", median(r.dinos, f)/median(r.linux, f))
+		}
+		fmt.Fprintln(w)
+	}
+	return w.Flush()
+}
+
+func writeRTCSV(path string, rows map[rtKey]*rtRow, order []rtKey) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	w := csv.NewWriter(f)
+	w.Write([]string{"benchmark", "vcpus", "system", "round", "unit", "min", "p50", "p99", "samples"})
+	num := func(v float64) string { return strconv.FormatFloat(v, 'g', 8, 64) }
+	for _, k := range order {
+		for system, list := range map[string][]rtbench.Result{"dinos": rows[k].dinos, "linux": rows[k].linux} {
+			for i, r := range list {
+				w.Write([]string{k.name, strconv.Itoa(k.cpus), system, strconv.Itoa(i + 1), r.Unit, num(r.Min), num(r.P50), num(r.P99), strconv.Itoa(r.N)})
+			}
+		}
+	}
+	w.Flush()
+	return errors.Join(w.Error(), f.Close())
+}
