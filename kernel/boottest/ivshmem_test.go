@@ -23,7 +23,7 @@ import (
 func TestPCI(t *testing.T) {
 	for _, m := range []vm.Machine{vm.MicroVM, vm.Q35, vm.PC} {
 		t.Run(string(m), func(t *testing.T) {
-			vmtest.Run(t, vmtest.Options{Tests: []string{"pci"}, VM: vm.Config{
+			vmtest.Run(t, vmtest.Options{Tests: []string{"pci", "device-memory"}, VM: vm.Config{
 				Image: testImage(t), Machine: m, CPUs: 2,
 				Devices: []string{"virtio-rng-pci", "ivshmem-plain,memdev=small", "ivshmem-plain,memdev=large"},
 				Extra: []string{"-object", "memory-backend-ram,id=small,size=1M,share=on",

@@ -1,11 +1,14 @@
 package ktest
 
 import (
+	"encoding/binary"
 	"reflect"
+	"strings"
 	"sync"
 	"time"
 
 	"dinos/boot/info"
+	"dinos/kernel/paging"
 	"dinos/kernel/pci"
 	"dinos/kernel/testproto"
 )
@@ -67,4 +70,55 @@ func (s *suite) pci(t *testproto.T) {
 	}
 	wg.Wait()
 	t.Logf("%d devices, scanned in %v", len(list), took.Round(time.Microsecond))
+}
+
+// deviceMemory: memory of devices can be mapped, twice too, but neither RAM nor what the direct map does not reach.
+func (s *suite) deviceMemory(t *testproto.T) {
+	ram := s.m.Boot.Memory[0]
+	for _, r := range s.m.Boot.Memory {
+		if r.Kind == info.RAM {
+			ram = r
+		}
+	}
+	for _, c := range []struct {
+		what   string
+		pa, n  uint64
+		reason string
+	}{
+		{"RAM", ram.Start, 4096, "RAM is at"},
+		{"the end of RAM", ram.End - 1, 4096, "RAM is at"},
+		{"nothing", 0xfec0_0000, 0, "want 1 byte or more"},
+		{"what is far away", 1 << 51, 4096, "the end of the direct map"},
+		{"what wraps round", ^uint64(0) - 10, 4096, "the end of the direct map"},
+		{"everything", 0xfec0_0000, ^uint64(0), "the end of the direct map"},
+	} {
+		if b, err := s.m.MapDevice(c.pa, c.n, paging.Uncached); err == nil || !strings.Contains(err.Error(), c.reason) {
+			t.Errorf("mapping %s at %#x: %d bytes, %v; want an error with %q", c.what, c.pa, len(b), err, c.reason)
+		}
+	}
+	// The local APIC: its version register is not 0. It must be read in one piece.
+	for range 2 {
+		b, err := s.m.MapDevice(0xfee0_0000, 4096, paging.Uncached)
+		if err != nil {
+			t.Fatalf("%v", err)
+		}
+		if v := binary.LittleEndian.Uint32(b[0x30:]); v == 0 || v == 0xffff_ffff {
+			t.Errorf("the local APIC has version %#x", v)
+		}
+	}
+	// Above 4 GiB, at an odd place, where no device is: that it is mapped is all there is to see.
+	const far = 0x20_0000_1800
+	for _, attr := range []paging.Attr{0, paging.Uncached} {
+		b, err := s.m.MapDevice(far, 0x2000, attr)
+		if err != nil || len(b) != 0x2000 {
+			t.Fatalf("%d bytes, %v", len(b), err)
+		}
+		sum := byte(0)
+		for _, v := range b {
+			sum |= v
+		}
+	}
+	if _, err := s.m.MapDevice(far, 1<<20, 0); err == nil {
+		t.Errorf("a range of which a part was mapped could be mapped")
+	}
 }

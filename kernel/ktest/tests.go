@@ -26,6 +26,7 @@ func (s *suite) tests() []testproto.Test {
 		{Name: "threads", Func: s.threads},
 		{Name: "module", Func: s.module},
 		{Name: "pci", Func: s.pci},
+		{Name: "device-memory", Func: s.deviceMemory},
 		{Name: "shared", Func: s.shared},
 		{Name: "call", Func: s.call},
 		{Name: "answer", Func: s.answer},

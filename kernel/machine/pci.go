@@ -124,7 +124,8 @@ func microvmWindows() pci.Windows {
 
 // MapDevice returns the n bytes of device memory at physical address pa, mapped into the direct map with attr: 0 for memory
 // that may be cached, paging.Uncached for registers. Neighbours in the same pages get the same attributes, so
-// registers and cached memory must not share one. It is an error if RAM is there, or page tables cannot be had.
+// registers and cached memory must not share one. It is an error if RAM is there, or page tables cannot be had. The compiler
+// chooses how wide it reads a slice: registers are for Registers.
 func (m *Machine) MapDevice(pa, n uint64, attr paging.Attr) ([]byte, error) {
 	start := pa &^ (mem.FrameSize - 1)
 	end := (pa + n + mem.FrameSize - 1) &^ (mem.FrameSize - 1)
