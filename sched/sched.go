@@ -84,7 +84,7 @@ type Options struct {
 }
 
 // DefaultBudget is a search of bounded work without a clock, so that results can be repeated.
-var DefaultBudget = solve.Budget{Iterations: 200}
+var DefaultBudget = solve.Budget{Iterations: 200, Gap: 0.005}
 
 // process is a process and what it holds.
 type process struct {
@@ -155,7 +155,7 @@ func New(o Options) (*Scheduler, error) {
 
 // SetBudget changes the budget of the rounds to come.
 func (s *Scheduler) SetBudget(b solve.Budget) error {
-	if b.Iterations < 0 || b.Nanos < 0 || b.Iterations == 0 && (b.Clock == nil || b.Nanos == 0) {
+	if b.Iterations < 0 || b.Nanos < 0 || b.Gap < 0 || b.Iterations == 0 && (b.Clock == nil || b.Nanos == 0) {
 		return refuse("SetBudget", Budget, "budget", "a budget of %d iterations and %d ns solves nothing: give it iterations, or nanoseconds and a clock", b.Iterations, b.Nanos)
 	}
 	s.budget = b

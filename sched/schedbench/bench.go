@@ -46,7 +46,7 @@ func targets(o Options, policy string) []target {
 	}
 	rack := func(nodes int, cores, slices int64, batch, rounds int, plain bool, budget, p99 time.Duration) target {
 		return target{latency.Case{Nodes: nodes, Cores: cores, Slices: slices, Fill: 0.5, Batch: batch, Rounds: max(2, rounds/scale),
-			Policy: policy, Plain: plain, Seed: o.Seed, Budget: solve.Budget{Nanos: int64(budget)}}, p99}
+			Policy: policy, Plain: plain, Seed: o.Seed, Budget: solve.Budget{Nanos: int64(budget), Gap: 0.005}}, p99}
 	}
 	return []target{
 		rack(4, 8, 64, 1, 5000, true, 3*time.Microsecond, 20*time.Microsecond),
@@ -142,10 +142,11 @@ func (t *table) latencies(o Options) error {
 				}
 				t.line(format, c.Case.String(), k.name, us(r.Quantile(0.5)), us(r.Quantile(0.9)), us(r.Quantile(0.99)), must, reached,
 					percent(float64(r.Optimal)/float64(len(r.Nanos))), percent(worst(r.Gap[1:])), strconv.Itoa(r.Refused),
-					fmt.Sprintf("%.1f", r.Allocs), ratio(r.Quantile(0.5)))
+					fmt.Sprintf("%.1f", r.Allocs), ratio(c.Nodes, r.Quantile(0.5)))
 			}
 		}
 	}
+	t.line("the search of a round ends at a proof, at a gap of 0.5 %% in every tier, or when its budget of time is spent.")
 	t.line("reference: times faster than the reference's %v of batching plus %v of solving at best; 3.2 s at worst.", referenceBatching, referenceSolve)
 	t.line("cpu: processor time of the thread, which other programs on the machine do not lengthen.")
 	return nil
@@ -155,7 +156,11 @@ func us(ns int64) string { return fmt.Sprintf("%.1f", float64(ns)/1000) }
 
 func percent(x float64) string { return fmt.Sprintf("%.2f", 100*x) }
 
-func ratio(ns int64) string {
+// ratio is empty where the reference has not been measured.
+func ratio(nodes int, ns int64) string {
+	if nodes > 64 {
+		return ""
+	}
 	return fmt.Sprintf("%.0fx", float64(referenceBatching+referenceSolve)/float64(max(ns, 1)))
 }
 

@@ -160,6 +160,9 @@ func (s *Solver) neighbourhoods(c *clocked, out *Solution, most int) {
 			s.save(&s.best, nil)
 			s.best.value = v
 			upTo = s.plateau()
+			if s.within(c.b.Gap, &out.Bound) {
+				return
+			}
 		}
 	}
 }

@@ -41,14 +41,15 @@ type Budget struct {
 	Iterations int          // of the search; 0 for no limit if there is a Clock
 	Nanos      int64        // by Clock, from the beginning of the Solve
 	Clock      func() int64 // monotonic nanoseconds; nil where there is none
+	Gap        float64      // relative gap of every tier at which the search may end; 0 for a proof
 }
 
 // ErrNoBudget is the refusal of a Solve without time or iterations.
 var ErrNoBudget = errors.New("solver budget is zero: give it iterations, or nanoseconds and a clock")
 
 func (b Budget) valid() error {
-	if b.Iterations < 0 || b.Nanos < 0 {
-		return fmt.Errorf("solver budget of %d iterations and %d ns is negative", b.Iterations, b.Nanos)
+	if b.Iterations < 0 || b.Nanos < 0 || b.Gap < 0 {
+		return fmt.Errorf("solver budget of %d iterations, %d ns and gap %g is negative", b.Iterations, b.Nanos, b.Gap)
 	}
 	if b.Iterations == 0 && (b.Clock == nil || b.Nanos == 0) {
 		return ErrNoBudget
@@ -297,7 +298,7 @@ func (s *Solver) Solve(p *model.Policy, in *model.Instance, b Budget, out *Solut
 	out.Iterations = 0
 	s.greedy()
 	out.Bound = s.lb.root
-	if !s.provedBy(&out.Bound) {
+	if !s.provedBy(&out.Bound) && !s.within(b.Gap, &out.Bound) {
 		s.improve(b, start, out)
 	}
 	s.restore(&s.best)
@@ -317,6 +318,19 @@ func (s *Solver) Solve(p *model.Policy, in *model.Instance, b Budget, out *Solut
 // provedBy says that no solution is less than the best known one.
 func (s *Solver) provedBy(bound *Vector) bool {
 	return (s.proved || s.best.value.Compare(bound) <= 0) && !s.loose
+}
+
+// within says that the best known solution is as close to the bound as the budget asks for.
+func (s *Solver) within(gap float64, bound *Vector) bool {
+	if gap <= 0 || s.loose || s.best.value[0] > bound[0] {
+		return false
+	}
+	for t := range bound {
+		if d := s.best.value[t] - bound[t]; d > 0 && float64(d) > gap*float64(max(bound[t], -bound[t], 1)) {
+			return false
+		}
+	}
+	return true
 }
 
 func (s *Solver) export(out *Solution) {
