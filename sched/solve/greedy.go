@@ -41,13 +41,14 @@ func (s *Solver) greedy() {
 		for _, i := range s.order {
 			s.place(int(i), how, 0)
 		}
-		if pass == 0 || s.value.Compare(&s.best.value) < 0 {
+		if s.isBest = pass == 0 || s.value.Compare(&s.best.value) < 0; s.isBest {
 			s.save(&s.best, nil)
 		}
 		if n == 1 || s.enough() {
 			break
 		}
 		if pass < 2 {
+			s.isBest = false
 			s.clear()
 		}
 	}

@@ -238,6 +238,7 @@ type Solver struct {
 	free   [][2]int64 // weight of a free core and slice of each node, in shares of 2^−20
 	affine bool       // some goal wants the units of a process at few nodes
 	paired bool       // some goal wants as many as possible of them at one node
+	isBest bool       // the present assignment is the best known one
 	proved bool       // the greedy solution is known to be optimal
 	heap   []int32    // nodes, the one with the least score first
 	score  []Vector   // by node
@@ -300,8 +301,11 @@ func (s *Solver) Solve(p *model.Policy, in *model.Instance, b Budget, out *Solut
 	out.Bound = s.lb.root
 	if !s.provedBy(&out.Bound) && !s.within(b.Gap, &out.Bound) {
 		s.improve(b, start, out)
+		s.isBest = false
 	}
-	s.restore(&s.best)
+	if !s.isBest {
+		s.restore(&s.best)
+	}
 	if s.loose {
 		s.repairLoose()
 	}

@@ -75,10 +75,10 @@ func (s *Solver) evenly(i, r int, left [2]int64) [2]int64 {
 }
 
 // emptiest leaves in s.heap the nodes to consider for n pieces: all of them, or where many only differ by their
-// load, a few times as many as there are pieces, those with the most room.
+// load, twice as many as there are pieces, those with the most room.
 func (s *Solver) emptiest(i, r, n int) {
 	s.heap = s.heap[:0]
-	most := 4*n + 16
+	most := 2*n + 8
 	if most >= s.nodes || s.hasCells(i) || len(s.rowTiers) > 0 && s.rowed(i) {
 		for d := range s.nodes {
 			s.heap = append(s.heap, int32(d))
