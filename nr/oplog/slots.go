@@ -99,7 +99,10 @@ func (l *Log) claim(id ID, was, pos uint64) (bool, error) {
 
 // Unclaim gives a claimed slot back before it was activated.
 func (l *Log) Unclaim(id ID) {
-	s := l.slots[id.Slot]
+	s, err := l.slot(id)
+	if err != nil {
+		return
+	}
 	if w := s.Load(); slotGen(w) == id.Gen && slotState(w) == Joining {
 		s.CompareAndSwap(w, slotWord(id.Gen, Free, 0))
 	}

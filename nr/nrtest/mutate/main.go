@@ -28,7 +28,7 @@ func main() {
 }
 
 // limit is the longest a mutant may keep the tests busy. One that hangs is noticed, too, but the tests have limits of their own.
-const limit = 4 * time.Minute
+const limit = 10 * time.Minute
 
 func run(args []string, w io.Writer) error {
 	fs := flag.NewFlagSet("mutate", flag.ContinueOnError)
@@ -84,7 +84,7 @@ func run(args []string, w io.Writer) error {
 func test(overlay string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
-	args := []string{"test", "-count=1", "-failfast", "-timeout", limit.String()}
+	args := []string{"test", "-count=1", "-failfast", "-run", "TestExplore|TestRandomHistories", "-timeout", limit.String()}
 	if overlay != "" {
 		args = append(args, "-overlay", overlay)
 	}
