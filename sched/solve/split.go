@@ -1,5 +1,7 @@
 package solve
 
+import "dinos/sched/model"
+
 // split puts item i on several nodes: block by block, each the one that costs least a unit; or evenly, a few
 // units at a time. It reports whether everything found a place; if not, what was put is still there.
 func (s *Solver) split(i int, even bool, from int) bool {
@@ -75,10 +77,10 @@ func (s *Solver) evenly(i, r int, left [2]int64) [2]int64 {
 }
 
 // emptiest leaves in s.heap the nodes to consider for n pieces: all of them, or where many only differ by their
-// load, twice as many as there are pieces, those with the most room.
+// load, a few times as many as there are pieces, those with the most room.
 func (s *Solver) emptiest(i, r, n int) {
 	s.heap = s.heap[:0]
-	most := 2*n + 8
+	most := 4*n + 16
 	if most >= s.nodes || s.hasCells(i) || len(s.rowTiers) > 0 && s.rowed(i) {
 		for d := range s.nodes {
 			s.heap = append(s.heap, int32(d))
@@ -87,22 +89,30 @@ func (s *Solver) emptiest(i, r, n int) {
 	}
 	// A heap of the nodes chosen so far, the fullest first.
 	ok := s.allow[2*i+r]
+	fuller := [...]func(s *Solver, a, b int32) bool{fullerCores, fullerSlices}[r]
 	for d := range s.nodes {
 		switch {
 		case !ok[d]:
 		case len(s.heap) < most:
 			s.heap = append(s.heap, int32(d))
-			for k := len(s.heap) - 1; k > 0 && s.fuller(s.heap[k], s.heap[(k-1)/2]); k = (k - 1) / 2 {
+			for k := len(s.heap) - 1; k > 0 && fuller(s, s.heap[k], s.heap[(k-1)/2]); k = (k - 1) / 2 {
 				s.heap[k], s.heap[(k-1)/2] = s.heap[(k-1)/2], s.heap[k]
 			}
-		case s.fuller(s.heap[0], int32(d)):
+		case fuller(s, s.heap[0], int32(d)):
 			s.heap[0] = int32(d)
-			s.sinkBy(0, (*Solver).fuller)
+			s.sinkBy(0, fuller)
 		}
 	}
 }
 
-func (s *Solver) fuller(a, b int32) bool { return s.leftover(int(a)) < s.leftover(int(b)) }
+func fullerCores(s *Solver, a, b int32) bool  { return s.roomFor(0, a) < s.roomFor(0, b) }
+func fullerSlices(s *Solver, a, b int32) bool { return s.roomFor(1, a) < s.roomFor(1, b) }
+
+// roomFor is the free share of a resource at a node, in 2^−20.
+func (s *Solver) roomFor(r int, d int32) int64 {
+	v := &s.vars[d]
+	return (v[model.VarTotalCores+r] - v[r]) * s.free[d][r]
+}
 
 // rowed says that item i has costs that depend on the node.
 func (s *Solver) rowed(i int) bool {
