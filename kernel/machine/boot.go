@@ -48,6 +48,7 @@ var found struct {
 
 // boot takes the first CPU from the trampoline to the Context of the Go runtime's first thread.
 func boot(cpu *trap.CPU, startInfo, pml4 uint64) *trap.Context {
+	entry := x86.TSC()
 	found.startInfo, found.pml4 = startInfo, pml4
 	console.init()
 	if !stub.Record.Filled() {
@@ -68,7 +69,7 @@ func boot(cpu *trap.CPU, startInfo, pml4 uint64) *trap.Context {
 	maskPIC()
 	found.early.read(startInfo)
 	initMemory()
-	initClock()
+	initClock(entry)
 	kernel.HasRDRAND = found.features.rdrand
 	kernel.Init(found.ncpu)
 	kernel.APIC.Enable(trap.VecTimer, trap.VecSpurious)

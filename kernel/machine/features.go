@@ -10,7 +10,7 @@ import (
 
 // features are what CPUID says (SDM vol. 2A, CPUID), as far as the kernel cares.
 type features struct {
-	apic, rdrand, hypervisor                  bool
+	apic, rdrand, rdseed, hypervisor          bool
 	smep, smap, umip, fsgsbase, page1G, xsave bool
 	cx16                                      bool
 	vendor                                    [3]uint32 // of the hypervisor
@@ -27,6 +27,7 @@ func (f *features) read() {
 		_, b, c, _ := x86.CPUID(7, 0)
 		f.fsgsbase = b&1 != 0
 		f.smep = b>>7&1 != 0
+		f.rdseed = b>>18&1 != 0
 		f.smap = b>>20&1 != 0
 		f.umip = c>>2&1 != 0
 	}
@@ -82,7 +83,7 @@ func (f *features) String() string {
 		has  bool
 		name string
 	}{
-		{f.smep, "SMEP"}, {f.smap, "SMAP"}, {f.umip, "UMIP"}, {f.page1G, "1 GiB pages"}, {f.rdrand, "RDRAND"}, {f.xsave, "XSAVE"},
+		{f.smep, "SMEP"}, {f.smap, "SMAP"}, {f.umip, "UMIP"}, {f.page1G, "1 GiB pages"}, {f.rdrand, "RDRAND"}, {f.rdseed, "RDSEED"}, {f.xsave, "XSAVE"},
 	} {
 		if o.has {
 			s = append(s, o.name)

@@ -29,6 +29,7 @@ type Machine struct {
 // Main is the main function of a kernel: it finishes what needs the Go runtime and calls run. An error of either ends
 // the machine with one line on the console and the status for a refused boot.
 func Main(name string, run func(*Machine) error) {
+	fmt.Printf("dinos %s: main after %.1f ms\n", name, float64(kernel.Now())/1e6)
 	m, err := start(name)
 	if err == nil {
 		err = run(m)
@@ -84,7 +85,7 @@ func physical(pa, n uint64) ([]byte, error) {
 // Describe prints what was found.
 func (m *Machine) Describe() {
 	f := &found.features
-	fmt.Printf("dinos %s: up after %d ms, %s, started by %s\n", m.Name, kernel.Now()/1e6, runtime.Version(), f.hypervisorName())
+	fmt.Printf("dinos %s: all CPUs up after %d ms, %s, on %s\n", m.Name, kernel.Now()/1e6, runtime.Version(), f.hypervisorName())
 	fmt.Printf("  cpus     %d, time stamp counter %d MHz, with %s\n", found.ncpu, kernel.Clock.Hz()/1e6, f)
 	st := kernel.Frames.Stats()
 	fmt.Printf("  memory   %d MiB usable, %d MiB free, top at %#x\n", found.ram>>20, st.Free*mem.FrameSize>>20, found.topRAM)

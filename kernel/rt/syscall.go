@@ -3,6 +3,7 @@ package rt
 import (
 	"dinos/kernel/kspace"
 	"dinos/kernel/linux"
+	"dinos/kernel/mem"
 	"dinos/kernel/thread"
 	"dinos/kernel/trace"
 	"dinos/kernel/trap"
@@ -328,6 +329,12 @@ func (k *Kernel) sigaltstack(cpu *trap.CPU, new, old uint64) uint64 {
 			t.altSP, t.altSize = 0, 0
 		} else {
 			t.altSP, t.altSize = s.SP, s.Size
+			// Signal frames, of less than a page, are written by the page fault handler among others, which cannot
+			// take a page fault: the stack must have frames by then. Nothing is on it yet.
+			*wordAt(s.SP + s.Size - 8) = 0
+			if s.Size >= mem.FrameSize {
+				*wordAt(s.SP + s.Size - mem.FrameSize) = 0
+			}
 		}
 	}
 	if old != 0 {
@@ -373,7 +380,7 @@ func (k *Kernel) exit(cpu *trap.CPU, c *trap.Context, status uint64) {
 	k.PowerOff(status)
 }
 
-// Random fills p from RDRAND where the CPU has it, mixed with the time stamp counter: see package machine's RandomSource.
+// Random fills p from RDRAND where the CPU has it, mixed with the time stamp counter; Seed has been called.
 func (k *Kernel) Random(p []byte) {
 	for i := range p {
 		if i%8 == 0 {
@@ -387,6 +394,9 @@ func (k *Kernel) Random(p []byte) {
 		p[i] = byte(k.random >> (i % 8 * 8))
 	}
 }
+
+// Seed mixes v into the state of Random. Before other CPUs run.
+func (k *Kernel) Seed(v uint64) { k.random = mix(k.random ^ v) }
 
 // mix is the finaliser of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014).
 func mix(z uint64) uint64 {

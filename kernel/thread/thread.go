@@ -231,18 +231,18 @@ func (t *Table) Expire(c int, now int64) (kick uint64) {
 	return kick &^ (1 << c)
 }
 
-// Yield puts the thread that CPU c runs behind the others that wait for c, or, if c may not run it any more, sends it to a CPU
-// that may, and returns the CPUs to kick. The CPU must call Next.
+// Yield puts the thread that CPU c runs behind the others that wait for c, or, if c may not run it any more or an idle CPU
+// can take it, sends it there, and returns the CPUs to kick. The CPU must call Next.
 func (t *Table) Yield(c int) (kick uint64) {
-	id := t.cpus[c].current
-	t.cpus[c].current = None
+	q := &t.cpus[c]
+	id := q.current
+	q.current = None
 	th := &t.threads[id]
-	if th.allowed&(1<<c) == 0 {
+	if th.allowed&(1<<c) == 0 || q.queue.head != None && t.idle&th.allowed != 0 {
 		th.state = Blocked
 		return t.unblock(id) &^ (1 << c)
 	}
 	th.state, th.woken = Runnable, false
-	q := &t.cpus[c]
 	t.push(&q.queue, id)
 	q.length++
 	return 0
