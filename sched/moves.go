@@ -215,7 +215,10 @@ func (s *Scheduler) Rebalance(max int) ([]Move, error) {
 			continue
 		}
 		if err := s.tryMove(p, k, max-(len(s.moves)-begin)); err != nil {
-			return slices.Clone(s.moves[begin:]), err
+			for len(s.moves) > begin {
+				s.endMove(len(s.moves)-1, false)
+			}
+			return nil, err
 		}
 	}
 	return slices.Clone(s.moves[begin:]), nil

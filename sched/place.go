@@ -341,7 +341,7 @@ func (s *Scheduler) shrinkOrder(p *process) []uint32 {
 // SetPolicy puts a policy in force if it compiles and some request can be satisfied under it. Otherwise the old one
 // stays, and the refusal's Err is the *model.Error with line and column.
 func (s *Scheduler) SetPolicy(name, text string) error {
-	p, err := CheckPolicy(name, text)
+	p, err := checkPolicy(name, text, s.nodes)
 	if err != nil {
 		return err
 	}
@@ -350,7 +350,9 @@ func (s *Scheduler) SetPolicy(name, text string) error {
 }
 
 // CheckPolicy compiles a policy and tries it on an empty rack. The error is a *Refusal of kind BadPolicy.
-func CheckPolicy(name, text string) (*model.Policy, error) {
+func CheckPolicy(name, text string) (*model.Policy, error) { return checkPolicy(name, text, nil) }
+
+func checkPolicy(name, text string, rack []model.Node) (*model.Policy, error) {
 	if name == "" || len(name) > model.MaxName || strings.ContainsAny(name, " \t\n:") {
 		return nil, refuse("SetPolicy", BadPolicy, "policy", "a policy has a name of up to %d bytes without spaces or colons", model.MaxName)
 	}
@@ -364,18 +366,27 @@ func CheckPolicy(name, text string) (*model.Policy, error) {
 		}
 		return nil, r
 	}
-	return p, satisfiable(p)
+	return p, satisfiable(p, rack)
 }
 
-// satisfiable tries small requests of every shape on an empty rack of each of a few sizes. A policy that refuses all
-// of them can never be satisfied.
-func satisfiable(p *model.Policy) error {
+// satisfiable tries small requests of every shape on the dkernels of the rack as if they were alive and empty, and on
+// made-up ones of a few sizes. A policy that refuses all of them can never be satisfied.
+func satisfiable(p *model.Policy, rack []model.Node) error {
 	s := solve.New(1)
 	var conflict []string
-	for _, nodes := range [...]int64{4, 64} {
+	for _, nodes := range [...]int64{0, 4, 64} {
 		in := &model.Instance{Cursor: -1}
 		for d := range nodes {
 			in.Nodes = append(in.Nodes, model.Node{ID: d + 1, Cores: 64, Slices: 1024, Generation: 1, Alive: true})
+		}
+		if nodes == 0 {
+			for _, n := range rack {
+				n.UsedCores, n.UsedSlices, n.Alive, n.Drained = 0, 0, true, false
+				in.Nodes = append(in.Nodes, n)
+			}
+			if len(in.Nodes) == 0 {
+				continue
+			}
 		}
 		for shape := Pack; shape <= Apart; shape++ {
 			for _, w := range [...][2]int64{{1, 1}, {1, 0}, {0, 1}, {2, 2}} {

@@ -530,6 +530,16 @@ func TestAgainstOracle(t *testing.T) {
 	})
 }
 
+// TestPolicyForThisRack: a policy about the dkernels that there are is satisfiable, whatever their numbers.
+func TestPolicyForThisRack(t *testing.T) {
+	s, err := New(Options{})
+	require.NoError(t, err)
+	text := "CREATE CONSTRAINT only AS SELECT * FROM pending CHECK controllable__dkernel = 900"
+	require.Error(t, s.SetPolicy("p", text))
+	require.NoError(t, s.Join(Dkernel{ID: 900, Cores: 4, Slices: 4, Generation: 1}))
+	require.NoError(t, s.SetPolicy("p", text))
+}
+
 // TestDeterminism runs one stream twice.
 func TestDeterminism(t *testing.T) {
 	run := func() string {

@@ -15,10 +15,9 @@ type checker struct {
 
 // scope is the tables of one SELECT.
 type scope struct {
-	sel     *selectExpr
-	aggOK   bool // aggregates are allowed where the checker is now
-	inAgg   bool
-	grouped bool
+	sel   *selectExpr
+	aggOK bool // aggregates are allowed where the checker is now
+	inAgg bool
 }
 
 func (c *checker) fail(p Pos, hint, format string, args ...any) error {
@@ -149,7 +148,7 @@ func (c *checker) relationNames() []string {
 
 // enter resolves the FROM list of s, opens its scope and checks all but the goal expression.
 func (c *checker) enter(s *selectExpr) error {
-	sc := &scope{sel: s, grouped: len(s.groupBy) > 0}
+	sc := &scope{sel: s}
 	c.scopes = append(c.scopes, sc)
 	s.slots = s.slots[:0]
 	for i := range s.from {
