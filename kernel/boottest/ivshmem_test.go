@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync/atomic"
 	"syscall"
@@ -253,11 +254,17 @@ func (r *rack) callKernel(id int) error {
 	return nil
 }
 
-// TestPeerDies: the server notices when a machine is killed, and others can join after that.
+// TestPeerDies: the server notices when a machine is killed, and others can join after that, through a socket with a name too.
 func TestPeerDies(t *testing.T) {
 	r := newRack(t)
-	for range 3 {
+	path := filepath.Join(t.TempDir(), "doorbell")
+	require.NoError(t, r.server.Listen(path))
+	for i := range 3 {
 		cfg, id := r.machine(vm.MicroVM, "kernel")
+		if i == 2 {
+			cfg.Extra = []string{"-chardev", "socket,id=doorbell,path=" + path}
+			id++ // the ID before was for the socket that is closed now
+		}
 		cfg.Append = "test=answer-host ivshmem=host peer=0"
 		v, err := vm.Start(cfg)
 		require.NoError(t, err)

@@ -69,7 +69,7 @@ type Device struct {
 func Is(d *pci.Device) bool { return d.Is(Vendor, Product) }
 
 // Open starts using d with the first vectors of its doorbells; with 0 it may be an ivshmem-plain. A device is opened once. If that
-// fails the device is off again.
+// fails the device can send no interrupts.
 func Open(b Bus, d *pci.Device, vectors int) (*Device, error) {
 	fail := func(format string, args ...any) (*Device, error) {
 		return nil, fmt.Errorf("%w: %v: "+format, append([]any{ErrDevice, d}, args...)...)
@@ -95,6 +95,7 @@ func Open(b Bus, d *pci.Device, vectors int) (*Device, error) {
 	s := &Device{d: d}
 	if err := s.open(b, vectors); err != nil {
 		d.DisableMSIX(b.Config())
+		d.Disable(b.Config(), pci.CommandMaster)
 		return fail("%w", err)
 	}
 	return s, nil

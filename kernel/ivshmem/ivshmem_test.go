@@ -145,6 +145,7 @@ func TestOpenFails(t *testing.T) {
 			require.ErrorIs(t, err, c.err)
 			require.ErrorContains(t, err, c.text)
 			require.Zero(t, m.config[capability/4]&enabled, "MSI-X is on")
+			require.Zero(t, m.config[1]&pci.CommandMaster)
 		})
 	}
 }

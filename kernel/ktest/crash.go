@@ -24,6 +24,7 @@ var crashes = map[string]func(){
 	"panic":     func() { panic("deliberate") },
 	"exit":      func() { os.Exit(2) },
 	"memory":    eat,
+	"alloc":     churn,
 	"hang": func() {
 		for zero == 0 {
 		}
@@ -46,6 +47,13 @@ func recurse(n int) int {
 	var pad [64]int
 	pad[n&63] = n
 	return recurse(n+1) + pad[(n+1)&63]
+}
+
+// churn makes garbage; where there is an allocator that is nothing to crash for.
+func churn() {
+	for i := range 4000 {
+		hoard = append(hoard[:0], make([]byte, 64<<10+i))
+	}
 }
 
 // eat takes all memory.

@@ -24,6 +24,7 @@ func (s *suite) tests() []testproto.Test {
 		{Name: "vectors", Func: s.vectors},
 		{Name: "memory", Func: s.memory},
 		{Name: "threads", Func: s.threads},
+		{Name: "garbage", Func: s.garbage},
 		{Name: "module", Func: s.module},
 		{Name: "pci", Func: s.pci},
 		{Name: "device-memory", Func: s.deviceMemory},
@@ -303,5 +304,25 @@ func (s *suite) module(t *testproto.T) {
 	const text = "dinos module "
 	if len(b) == 0 || len(b)%len(text) != 0 || !bytes.Equal(b, bytes.Repeat([]byte(text), len(b)/len(text))) {
 		t.Errorf("module of %d bytes is not a repetition of %q", len(b), text)
+	}
+}
+
+// garbage: allocating far more than the machine has, on goroutines and on the runtime's system stack, is the collector's business.
+func (s *suite) garbage(t *testproto.T) {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	churn()
+	machine.OnSystemStack(func() {
+		for range 1000 {
+			hoard = append(hoard[:0], make([]byte, 8<<10))
+		}
+	})
+	hoard = nil
+	runtime.ReadMemStats(&after)
+	if made := after.TotalAlloc - before.TotalAlloc; made < 250<<20 {
+		t.Errorf("only %d MiB were allocated", made>>20)
+	}
+	if after.NumGC == before.NumGC {
+		t.Errorf("no collection ran")
 	}
 }

@@ -54,11 +54,11 @@ const (
 
 // NewVector returns an interrupt vector that no other device has.
 func (m *Machine) NewVector() (int, error) {
-	if m.vectors > lastDeviceVector-firstDeviceVector {
+	v := firstDeviceVector + int(m.vectors.Add(1)) - 1
+	if v > lastDeviceVector {
 		return 0, fmt.Errorf("all %d interrupt vectors are taken", lastDeviceVector-firstDeviceVector+1)
 	}
-	m.vectors++
-	return firstDeviceVector + m.vectors - 1, nil
+	return v, nil
 }
 
 // RouteISA makes edge-triggered ISA interrupt irq raise e, through the I/O APIC.

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"dinos/boot/info"
@@ -22,8 +23,8 @@ type Machine struct {
 	Args *info.Args
 	MADT *info.MADT
 
-	vectors int  // interrupt vectors given to devices
-	pci     *PCI // nil if there is none
+	vectors atomic.Int64 // interrupt vectors given to devices
+	pci     *PCI         // nil if there is none
 }
 
 // Main is the main function of a kernel: it finishes what needs the Go runtime and calls run. An error of either ends

@@ -257,3 +257,8 @@ func (d *Device) Enable(c Config, bits uint32) error {
 	c.Write32(d.Address, regCommand, v|bits&commandMask)
 	return nil
 }
+
+// Disable clears bits of d's command register.
+func (d *Device) Disable(c Config, bits uint32) {
+	c.Write32(d.Address, regCommand, c.Read32(d.Address, regCommand)&commandMask&^bits)
+}

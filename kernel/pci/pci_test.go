@@ -151,6 +151,8 @@ func TestAssign(t *testing.T) {
 
 	require.NoError(t, list[1].Enable(s, CommandMemory|CommandMaster))
 	require.Equal(t, uint32(CommandMemory|CommandMaster), shared.val[1]&commandMask)
+	list[1].Disable(s, CommandMaster)
+	require.Equal(t, uint32(CommandMemory), shared.val[1]&commandMask)
 }
 
 func TestAssignProblems(t *testing.T) {
