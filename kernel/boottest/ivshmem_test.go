@@ -263,13 +263,17 @@ func TestPeerDies(t *testing.T) {
 		cfg, id := r.machine(vm.MicroVM, "kernel")
 		if i == 2 {
 			cfg.Extra = []string{"-chardev", "socket,id=doorbell,path=" + path}
-			id++ // the ID before was for the socket that is closed now
+			cfg.Files[0].Close()
+			cfg.Files = nil
+			id++ // the ID before was that of the socket which is closed now
 		}
 		cfg.Append = "test=answer-host ivshmem=host peer=0"
 		v, err := vm.Start(cfg)
 		require.NoError(t, err)
 		defer v.Close()
-		cfg.Files[0].Close()
+		for _, f := range cfg.Files {
+			f.Close()
+		}
 		require.NoError(t, await(t.Context(), r.word(id, boxReady), 1), "%v", v.Console().Tail())
 		r.peersAre(0, id)
 		v.Close()

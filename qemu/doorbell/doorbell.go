@@ -46,6 +46,7 @@ const (
 // Errors.
 var (
 	ErrClosed   = errors.New("doorbell: server is closed")
+	ErrTalks    = errors.New("doorbell: peer sent something, and the protocol has only messages to it")
 	ErrNoPeer   = errors.New("doorbell: no such peer")
 	ErrNoVector = errors.New("doorbell: no such vector")
 	ErrFull     = fmt.Errorf("doorbell: there are %d peers already", MaxPeers)
@@ -60,11 +61,15 @@ type Config struct {
 	// Memory, if set, is the shared memory instead: a file whose size is right, for memory that is to survive.
 	// The server uses a descriptor of its own.
 	Memory *os.File
+	// Left, if set, is called when a peer has left; err is nil if it closed its connection, ErrClosed if the server was closed, and
+	// else says why it was thrown out. It may be called by several goroutines at once, and must not call Close.
+	Left func(id int, err error)
 }
 
 // Server serves the doorbells of one shared memory. Its methods may be called concurrently.
 type Server struct {
 	vectors int
+	left    func(id int, err error)
 	memory  *os.File
 	mapped  []byte
 	host    *peer
@@ -93,7 +98,7 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Vectors < 1 || cfg.Vectors > MaxVectors {
 		return nil, fmt.Errorf("doorbell: %d vectors, want 1 to %d", cfg.Vectors, MaxVectors)
 	}
-	s := &Server{vectors: cfg.Vectors, peers: map[int]*peer{}, changed: make(chan struct{})}
+	s := &Server{vectors: cfg.Vectors, left: cfg.Left, peers: map[int]*peer{}, changed: make(chan struct{})}
 	if err := s.open(cfg); err != nil {
 		return nil, err
 	}
@@ -239,18 +244,21 @@ func (s *Server) change() {
 }
 
 // leave removes p, if it is still there.
-func (s *Server) leave(p *peer) {
+func (s *Server) leave(p *peer, why error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.peers[p.id] != p {
-		return
+	there := s.peers[p.id] == p
+	if there {
+		delete(s.peers, p.id)
+		p.closeEvents()
+		s.change()
 	}
-	delete(s.peers, p.id)
-	p.closeEvents()
-	if p.conn != nil {
+	s.mu.Unlock()
+	if there && p.conn != nil {
 		p.conn.Close()
+		if s.left != nil {
+			s.left(p.id, why)
+		}
 	}
-	s.change()
 }
 
 func (p *peer) closeEvents() {
@@ -332,7 +340,7 @@ func (s *Server) Close() error {
 	s.mu.Unlock()
 	slices.SortFunc(all, func(a, b *peer) int { return cmp.Compare(a.id, b.id) })
 	for _, p := range all {
-		s.leave(p)
+		s.leave(p, ErrClosed)
 	}
 	s.running.Wait()
 	for _, f := range s.rung {

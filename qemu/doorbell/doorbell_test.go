@@ -432,6 +432,9 @@ func TestListen(t *testing.T) {
 	a, b := dial(), dial()
 	a.until(0, a.id, b.id)
 	b.until(0, a.id, b.id)
+	st, err := os.Stat(path)
+	require.NoError(t, err)
+	require.Equal(t, os.FileMode(0o600), st.Mode().Perm())
 	other := newServer(t, 1)
 	require.ErrorContains(t, other.Listen(path), "another server listens")
 	file := filepath.Join(t.TempDir(), "file")
@@ -489,4 +492,28 @@ func descriptors(t *testing.T) int {
 	list, err := os.ReadDir("/proc/self/fd")
 	require.NoError(t, err)
 	return len(list)
+}
+
+// TestLeft: the owner learns who left and why.
+func TestLeft(t *testing.T) {
+	type departure struct {
+		id  int
+		err error
+	}
+	left := make(chan departure, 10)
+	s, err := New(Config{Vectors: 3, Size: 4096, Left: func(id int, err error) { left <- departure{id, err} }})
+	require.NoError(t, err)
+	a, b, c := connect(t, s), connect(t, s), connect(t, s)
+	a.close()
+	require.Equal(t, departure{a.id, nil}, <-left)
+	_, err = b.conn.Write([]byte{1})
+	require.NoError(t, err)
+	d := <-left
+	require.Equal(t, b.id, d.id)
+	require.ErrorIs(t, d.err, ErrTalks)
+	require.NoError(t, s.Close())
+	d = <-left
+	require.Equal(t, c.id, d.id)
+	require.ErrorIs(t, d.err, ErrClosed)
+	require.Empty(t, left)
 }

@@ -64,6 +64,11 @@ func (s *Server) Listen(path string) error {
 	if err != nil {
 		return fmt.Errorf("doorbell: %w", err)
 	}
+	// Who can connect has the memory of the whole rack.
+	if err := os.Chmod(path, 0o600); err != nil {
+		l.Close()
+		return fmt.Errorf("doorbell: %w", err)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -97,17 +102,26 @@ func (s *Server) accept(conn *net.UnixConn) (id int, err error) {
 		defer s.running.Done()
 		// Clients have nothing to say: whatever ends this read ends the peer.
 		var b [1]byte
-		conn.Read(b[:])
+		var why error
+		if n, _ := conn.Read(b[:]); n > 0 {
+			why = ErrTalks
+		}
+		s.leave(p, why) // before tell ends, which does not know why
 		close(gone)
-		s.leave(p)
 	}()
 	go func() {
 		defer s.running.Done()
-		s.tell(p, gone)
-		s.leave(p)
+		err := s.tell(p, gone)
+		if err == errGone {
+			err = nil
+		}
+		s.leave(p, err)
 	}()
 	return p.id, nil
 }
+
+// errGone is that the client has closed its end.
+var errGone = errors.New("doorbell: peer is gone")
 
 // news is what a client is to be told next: that a peer has left, or with files that it has joined.
 type news struct {
@@ -117,21 +131,25 @@ type news struct {
 }
 
 // tell sends p everything it must know, until it is gone or cannot be sent to.
-func (s *Server) tell(p *peer, gone <-chan struct{}) {
-	if send(p.conn, version, noFile) != nil || send(p.conn, int64(p.id), noFile) != nil ||
-		send(p.conn, sendFile, int(s.memory.Fd())) != nil {
-		return
+func (s *Server) tell(p *peer, gone <-chan struct{}) error {
+	for _, m := range [...]struct {
+		v  int64
+		fd int
+	}{{version, noFile}, {int64(p.id), noFile}, {sendFile, int(s.memory.Fd())}} {
+		if err := send(p.conn, m.v, m.fd); err != nil {
+			return err
+		}
 	}
 	known := map[int]uint64{} // the join of each peer that p was told of
 	for {
 		n, changed, err := s.news(p, known)
 		if err != nil {
-			return
+			return err
 		}
 		if n == nil {
 			select {
 			case <-gone:
-				return
+				return nil
 			case <-changed:
 			}
 			continue
@@ -149,7 +167,7 @@ func (s *Server) tell(p *peer, gone <-chan struct{}) {
 			unix.Close(fd)
 		}
 		if err != nil {
-			return
+			return err
 		}
 	}
 }
@@ -208,10 +226,15 @@ func send(conn *net.UnixConn, v int64, fd int) error {
 		oob = unix.UnixRights(fd)
 	}
 	n, _, err := conn.WriteMsgUnix(b[:], oob, nil)
-	if err == nil && n != len(b) {
-		err = fmt.Errorf("sent %d bytes of %d", n, len(b))
+	switch {
+	case errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, net.ErrClosed):
+		return errGone
+	case err == nil && n != len(b):
+		return fmt.Errorf("doorbell: sent %d bytes of %d", n, len(b))
+	case err != nil:
+		return fmt.Errorf("doorbell: send to peer: %w", err)
 	}
-	return err
+	return nil
 }
 
 // Devices returns QEMU's arguments for a peer's device: the value of -device, and the -chardev for a socket that is file
