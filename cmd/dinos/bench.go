@@ -4,6 +4,6 @@ import "github.com/spf13/cobra"
 
 func newBenchCmd() *cobra.Command {
 	cmd := &cobra.Command{Use: "bench", Short: "measure, and compare with others"}
-	cmd.AddCommand(newBenchBootCmd(), newBenchRTCmd())
+	cmd.AddCommand(newBenchBootCmd(), newBenchNRCmd(), newBenchRTCmd(), newBenchSchedCmd())
 	return cmd
 }

@@ -19,7 +19,7 @@ func initClock(entry uint64) {
 	for i := range hz {
 		a.Arm(1<<32 - 1)
 		t0, l0 := x86.TSC(), a.Left()
-		for l0-a.Left() < 1_000_000 {
+		for l0-a.Left() < 300_000 {
 		}
 		t1, l1 := x86.TSC(), a.Left()
 		hz[i] = clock.Hz(t1-t0, uint64(l0-l1), ref)
