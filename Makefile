@@ -10,7 +10,7 @@ BOOT ?= --smp 2 --mem 512M
 # Which kernel qemu-run and gdb start.
 KERNEL ?= dkernel
 
-.PHONY: help build qemu-run gdb test check unit boot-test long-test bench-rt clean
+.PHONY: help build qemu-run gdb test check unit boot-test long-test nr-mutations bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,13 +37,21 @@ check: ## gofmt, go vet, import and source rules
 	$(GO) vet ./...
 	$(GO) test -count=1 .
 
-unit: ## the tests that need no virtual machine, with the race detector
-	@qemu/install.sh $(GCC)
-	CGO_ENABLED=1 $(GO) test -race $$($(GO) list ./... | grep -v -e '^dinos$$' -e /boottest$$)
+unit: ## the tests of all packages, with the race detector
+	@qemu/install.sh $(QEMU) $(GCC)
+	CGO_ENABLED=1 DINOS_REQUIRE_QEMU=1 $(GO) test -race $$($(GO) list ./... | grep -v -e '^dinos$$' -e /boottest$$)
 
 boot-test: ## boot kernels in QEMU and run the tests inside them
 	@qemu/install.sh $(QEMU)
 	DINOS_REQUIRE_QEMU=1 $(GO) test -count=1 -timeout 30m ./kernel/boottest
+
+nr-mutations: ## check that the tests of nr catch deliberately broken variants of it
+	$(GO) run ./nr/nrtest/mutate
+
+bench: build ## start-up times, and the Go runtime beside Linux in the same QEMU (10 minutes)
+	@qemu/install.sh $(QEMU)
+	$(BIN)/dinos bench boot
+	$(BIN)/dinos bench rt
 
 long-test: ## the long versions: soaks, exhaustive and crash tests (about half an hour)
 	@qemu/install.sh $(QEMU) $(GCC)
