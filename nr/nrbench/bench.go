@@ -24,6 +24,7 @@ type Options struct {
 	Threads  []int         // 0 means 1 and 2
 	Writes   []int         // shares of writes in percent; nil means 0, 10, 50, 100
 	Rounds   int           // 0 means 3
+	CatchUp  int           // ops that the lagging replica is behind; 0 means 1 << 20
 	Duration time.Duration // of one measurement; 0 means 300 ms
 	CSV      io.Writer     // all measurements, one a line; may be nil
 }
@@ -41,6 +42,9 @@ func (o *Options) defaults() error {
 	if o.Rounds == 0 {
 		o.Rounds = 3
 	}
+	if o.CatchUp == 0 {
+		o.CatchUp = 1 << 20
+	}
 	if o.Duration == 0 {
 		o.Duration = 300 * time.Millisecond
 	}
@@ -54,8 +58,9 @@ func (o *Options) defaults() error {
 			return fmt.Errorf("nrbench: %d threads, want at least 1", t)
 		}
 	}
-	if o.Keys < 1 || o.Rounds < 1 || o.Duration < 0 {
-		return fmt.Errorf("nrbench: %d keys, %d rounds, %v each: want positive values", o.Keys, o.Rounds, o.Duration)
+	if o.Keys < 1 || o.Rounds < 1 || o.CatchUp < 1 || o.Duration < 0 {
+		return fmt.Errorf("nrbench: %d keys, %d rounds, %d ops to catch up, %v each: want positive values", o.Keys, o.Rounds,
+			o.CatchUp, o.Duration)
 	}
 	return nil
 }
@@ -105,7 +110,7 @@ func targets(w io.Writer, out *csv.Writer, o Options) error {
 	}{
 		{"Apply", 120, func(d time.Duration) (float64, error) { return counter(d, true) }},
 		{"Read", 25, func(d time.Duration) (float64, error) { return counter(d, false) }},
-		{"catch up, per op", 100, func(time.Duration) (float64, error) { return CatchUp(1 << 20) }},
+		{"catch up, per op", 100, func(time.Duration) (float64, error) { return CatchUp(o.CatchUp) }},
 	} {
 		best := 0.0
 		for round := range o.Rounds {

@@ -14,7 +14,7 @@ import (
 // TestRunPrintsEverything runs a tiny version: every contender at every mix, in the table and in the CSV.
 func TestRunPrintsEverything(t *testing.T) {
 	var table, data bytes.Buffer
-	o := Options{Keys: 512, Threads: []int{1, 2}, Writes: []int{0, 50}, Rounds: 1, Duration: time.Millisecond, CSV: &data}
+	o := Options{Keys: 512, Threads: []int{1, 2}, Writes: []int{0, 50}, Rounds: 1, CatchUp: 1 << 10, Duration: time.Millisecond, CSV: &data}
 	require.NoError(t, Run(&table, o))
 	for _, c := range contenders {
 		require.Contains(t, table.String(), c.name)

@@ -1,10 +1,12 @@
 package nrtest
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"testing"
 
+	"dinos/nr"
 	"dinos/nr/oplog"
 	"dinos/nr/replica"
 
@@ -75,14 +77,13 @@ func scenarios() []scenario {
 			w.Thread(k[1], 0, key(set, 3))
 			w.Stall(k[1], 0)
 		}},
-		{name: "join below the donor", bound: 2, longBound: 3, raceBound: 1, prefill: 1, shape: one, kernels: 3, setup: func(w *World, k []*Kernel) {
+		{name: "join below the donor", bound: 2, longBound: 4, raceBound: 1, prefill: 1, shape: one, kernels: 3, setup: func(w *World, k []*Kernel) {
 			// Slot 0 is free again, kernel 2 has filled the ring, kernel 1 has not looked yet.
 			if err := errors.Join(w.Depart(k[0]), w.work(k[2], 9, []Op{add, add, add, add})); err != nil {
 				panic(err)
 			}
 			w.Thread(k[2], 0, add)
-			must(w.Join(k[1], 0, get))
-			w.Thread(k[1], 0, get)
+			w.JoinAfter(k[1])
 		}},
 		{name: "join", bound: 0, longBound: 2, raceBound: 0, prefill: 2, shape: one, kernels: 2, setup: func(w *World, k []*Kernel) {
 			w.Thread(k[0], 0, add)
@@ -98,8 +99,9 @@ func scenarios() []scenario {
 			w.Thread(k[1], 0, key(add, 1), key(get, 0))
 		}},
 		{name: "two logs, reads across", bound: 3, longBound: 5, raceBound: 2, shape: two, kernels: 2, setup: func(w *World, k []*Kernel) {
+			// Log 0 before log 1, in the order in which a read goes through them, and distinguishable in the sum.
 			w.Thread(k[0], 0, sum, key(add, 0))
-			w.Thread(k[1], 0, key(add, 1), key(add, 0), sum)
+			w.Thread(k[1], 0, key(set, 0), key(add, 1), sum)
 		}},
 		{name: "two logs, death across", bound: 1, longBound: 3, raceBound: 1, prefill: 2, shape: two, kernels: 2, setup: func(w *World, k []*Kernel) {
 			w.Thread(k[0], 0, key(add, 0), sum, key(add, 1))
@@ -152,4 +154,23 @@ func TestExplore(t *testing.T) {
 			t.Logf("%d schedules", e.Runs)
 		})
 	}
+}
+
+// TestEvictedReplicaDonatesNothing: a replica that failed may have stopped half way.
+func TestEvictedReplicaDonatesNothing(t *testing.T) {
+	w, err := NewWorld("donor", inTurn{}, Shape{Logs: 2, Entries: 8, Replicas: 3, Patience: 1, Threads: 3})
+	require.NoError(t, err)
+	for range 2 {
+		_, err := w.Boot()
+		require.NoError(t, err)
+	}
+	require.NoError(t, w.Prefill(2))
+	k := w.Kernels[1]
+	require.NoError(t, w.Kernels[0].in.Evict(k.id, false))
+	require.ErrorIs(t, k.rep.Sync(), nr.ErrEvicted)
+	var out bytes.Buffer
+	_, err = k.rep.Donate(&out, nil)
+	require.ErrorIs(t, err, nr.ErrEvicted)
+	require.Zero(t, out.Len())
+	require.NoError(t, k.rep.Close())
 }

@@ -397,6 +397,37 @@ func (w *World) Join(donor *Kernel, delay int, ops ...Op) (*Kernel, error) {
 	return k, nil
 }
 
+// JoinAfter is Join in a single thread, which brings the donor up to date between snapshot and joining: few
+// schedules, among them those in which the donor does not hold the log any more when the joiner begins.
+func (w *World) JoinAfter(donor *Kernel) {
+	w.Go(donor.N, fmt.Sprintf("k%d.joinafter", donor.N), 0, func() error {
+		var snapshot bytes.Buffer
+		id, err := donor.rep.Donate(&snapshot, nil)
+		if err != nil {
+			return err
+		}
+		if err := donor.rep.Sync(); err != nil {
+			return err
+		}
+		k, err := w.open()
+		if err != nil {
+			return err
+		}
+		k.id = id
+		if k.rep, err = k.in.Join(&snapshot); err != nil {
+			return err
+		}
+		k.state = up
+		for first := true; first || w.busy(); first = false {
+			if err := errors.Join(k.rep.Sync(), donor.rep.Sync()); err != nil {
+				return err
+			}
+			w.WaitTurn()
+		}
+		return nil
+	})
+}
+
 // Leave has kernel k leave when its threads are done.
 func (w *World) Leave(k *Kernel) {
 	w.Go(k.N, fmt.Sprintf("k%d.leave", k.N), 0, func() error {

@@ -232,3 +232,22 @@ func (l *Log) Release(id ID) error {
 	s.CompareAndSwap(w, slotWord(id.Gen, Free, 0)) // failing means that the other one has released it
 	return nil
 }
+
+// StampForTest reserves the next position in the name of id, as far as the stamp, and leaves it there: the hole that a
+// writer makes which dies in the middle. It serves tests and failure injection.
+func (l *Log) StampForTest(id ID) error {
+	room := uint64(0)
+	pos, ok, err := l.reserve(1, &room)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return l.full()
+	}
+	e := l.ring.At(pos).Word(0)
+	w := e.Load()
+	if entryLap(w) != l.lap(pos)-1 || !e.CompareAndSwap(w, entryWord(l.lap(pos), id.Gen, id.Slot, KindReserved)) {
+		return fmt.Errorf("%w: position %d was taken", ErrStale, pos)
+	}
+	return nil
+}

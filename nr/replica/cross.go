@@ -258,6 +258,7 @@ func (h *Handle[O, R]) readAll(op O) (resp R, err error) {
 			if !p.member.Live() {
 				return resp, r.gone(p)
 			}
+			r.at(PtCompleted)
 			if err := r.reach(p, p.log.Completed()); err != nil {
 				return resp, err
 			}

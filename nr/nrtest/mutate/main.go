@@ -84,7 +84,7 @@ func run(args []string, w io.Writer) error {
 func test(overlay string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
-	args := []string{"test", "-count=1", "-failfast", "-run", "TestExplore|TestRandomHistories", "-timeout", limit.String()}
+	args := []string{"test", "-count=1", "-failfast", "-run", "TestExplore|TestRandomHistories|TestEvicted", "-timeout", limit.String()}
 	if overlay != "" {
 		args = append(args, "-overlay", overlay)
 	}
