@@ -51,6 +51,7 @@ func boot(ctx context.Context, cfg vm.Config, in io.Reader, out io.Writer) error
 		return err
 	}
 	defer v.Close()
+	defer quietTerminal(in)()
 	// Ends when in does, or with the process: a read from a terminal cannot be interrupted.
 	go io.Copy(v.Input(), in)
 	_, err = v.Wait(ctx)
