@@ -114,6 +114,35 @@ func TestWildIndices(t *testing.T) {
 			require.ErrorIs(t, err, c.want)
 		})
 	}
+	t.Run("repair", func(t *testing.T) {
+		r := made(t, data)
+		rung := 0
+		tx, err := AttachTx(r, data, func() { rung++ })
+		require.NoError(t, err)
+		rx, err := AttachRx(r, data, Resume, nil)
+		require.NoError(t, err)
+		buf := make([]byte, data)
+		require.NoError(t, tx.Push(nil, []byte("x")))
+		require.NoError(t, tx.Flush())
+		require.NoError(t, r.StoreU64(offTail, 7<<posBits|1))
+		_, err = rx.Recv(buf)
+		require.ErrorIs(t, err, ErrStale)
+		require.True(t, rx.Arm())
+		require.NoError(t, tx.Repair())
+		require.Equal(t, 1, rung, "a repair is news")
+		_, err = rx.Recv(buf)
+		require.NoError(t, err)
+		require.NoError(t, r.StoreU64(offHead, 7<<posBits|1))
+		require.NoError(t, rx.Repair())
+		for err = nil; err == nil; {
+			err = tx.Push(nil, make([]byte, 40))
+		}
+		require.ErrorIs(t, err, ErrFull)
+		require.NoError(t, tx.Repair())
+		require.NoError(t, Format(r, data, 2))
+		require.ErrorIs(t, tx.Repair(), ErrReset, "another life of the ring is not repaired")
+		require.ErrorIs(t, rx.Repair(), ErrReset)
+	})
 	t.Run("length", func(t *testing.T) {
 		for _, n := range []uint64{249, 1 << 20, 1<<32 - 1, 9} {
 			r := made(t, data)

@@ -212,6 +212,14 @@ func (c *control) broken(format string, args ...any) error {
 	return c.err
 }
 
+// current is nil if the ring is still the one that this end is attached to.
+func (c *control) current(index uint64) error {
+	if h, err := c.region.ReadHeader(0, c.magic, Version); err != nil || h.Generation != c.gen {
+		return c.broken("index %#x and no header: %v", index, err)
+	}
+	return nil
+}
+
 // Generation is the life of the ring that this end is attached to.
 func (c *control) Generation() uint64 { return c.gen }
 

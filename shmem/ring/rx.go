@@ -69,8 +69,8 @@ func (x *Rx) look() error {
 	x.at(ptLoadTail)
 	t := x.tailWord.Load()
 	if t>>posBits != x.gen&0xffff {
-		if h, err := x.region.ReadHeader(0, x.magic, Version); err != nil || h.Generation != x.gen {
-			return x.broken("tail %#x of another generation and no header: %v", t, err)
+		if err := x.current(t); err != nil {
+			return err
 		}
 		return ErrStale
 	}
@@ -140,6 +140,22 @@ func (x *Rx) Release() {
 	if x.err == nil && x.pub != x.head {
 		x.publish()
 	}
+}
+
+// Repair stores the published head again if somebody else has written over it; see [Tx.Repair]. Errors stick.
+func (x *Rx) Repair() error {
+	if x.err != nil {
+		return x.err
+	}
+	w := x.headWord.Load()
+	if w == x.gen<<posBits|x.pub {
+		return nil
+	}
+	if err := x.current(w); err != nil {
+		return err
+	}
+	x.publish()
+	return nil
 }
 
 // Ready reports whether Recv would return something other than ErrEmpty or ErrStale.

@@ -71,8 +71,8 @@ func (t *Tx) room(need uint64) (bool, error) {
 
 // stale is the error for an index of another generation.
 func (t *Tx) stale(index uint64) error {
-	if h, err := t.region.ReadHeader(0, t.magic, Version); err != nil || h.Generation != t.gen {
-		return t.broken("head %#x of another generation and no header: %v", index, err)
+	if err := t.current(index); err != nil {
+		return err
 	}
 	return ErrStale
 }
@@ -158,6 +158,24 @@ func (t *Tx) Flush() error {
 			return err
 		}
 	}
+	return nil
+}
+
+// Repair stores the published tail again if somebody else has written over it: without new messages nothing else would, and
+// a receiver that ignores an index of another generation would ignore it for ever. Call it now and then. Errors stick.
+func (t *Tx) Repair() error {
+	if t.err != nil {
+		return t.err
+	}
+	w, want := t.tailWord.Load(), t.gen<<posBits|t.pub
+	if w == want {
+		return nil
+	}
+	if err := t.current(w); err != nil {
+		return err
+	}
+	t.tailWord.Store(want)
+	t.wake(t.rxSleep)
 	return nil
 }
 

@@ -19,8 +19,9 @@ const (
 	DefaultWorkers = 16
 	DefaultTimeout = 5 * time.Second
 	DefaultSpin    = 20 * time.Microsecond
-	MaxStreams     = 64       // of either side
-	Window         = 64 << 10 // bytes that a stream takes before they are read
+	MaxNap         = time.Second // that a Loop sleeps without a look at the rings
+	MaxStreams     = 64          // of either side
+	Window         = 64 << 10    // bytes that a stream takes before they are read
 
 	maxEvents  = 256     // events waiting for room
 	maxReplies = 8 << 20 // bytes that wait for room before a peer that does not read is given up

@@ -458,3 +458,19 @@ func TestDeadlinesByClock(t *testing.T) {
 		require.Equal(t, i, <-results)
 	}
 }
+
+// TestLostFlag takes the sleep flag away from a sleeper: a look at the rings now and then makes up for it.
+func TestLostFlag(t *testing.T) {
+	r := newRack(t, 4096)
+	a, b := r.boot(0, 1, echo()), r.boot(1, 0, nil)
+	require.NoError(t, b.conn.Call(bg, &proto.Null{}, &proto.NullReply{}, 0))
+	for a.loop.until.Load() == 0 {
+		runtime.Gosched()
+	}
+	sub, _, err := r.k.RingRegion(r.k.Region, 1, 0)
+	require.NoError(t, err)
+	require.NoError(t, sub.StoreU64(0x108, 0))
+	start := time.Now()
+	require.NoError(t, b.conn.Call(bg, &proto.Null{}, &proto.NullReply{}, 0))
+	t.Logf("answered after %v", time.Since(start))
+}

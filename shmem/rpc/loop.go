@@ -143,7 +143,7 @@ func (l *Loop) armAll(conns []*Conn) bool {
 			quiet = false
 		}
 		c.rxMu.Unlock()
-		if !c.drain(true) || c.reset.Load() {
+		if !c.repair() || !c.drain(true) || c.reset.Load() {
 			quiet = false
 		}
 	}
@@ -151,6 +151,8 @@ func (l *Loop) armAll(conns []*Conn) bool {
 }
 
 func (l *Loop) sleep(conns []*Conn, next int64) {
+	// A sleep has an end: a flag in shared memory that somebody broke must not make it the last one.
+	next = min(next, l.clock.Now()+int64(MaxNap))
 	l.until.Store(next)
 	// A caller that came before the store has not seen it.
 	if l.expire(conns, l.clock.Now()) >= next {

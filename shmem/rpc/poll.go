@@ -58,6 +58,27 @@ func (c *Conn) reattach() {
 	_ = c.post(proto.Frame{Kind: proto.KindHello}, nil)
 }
 
+// repair looks after the words in shared memory that only this side writes. False means that there is something to do.
+func (c *Conn) repair() bool {
+	c.rxMu.Lock()
+	defer c.rxMu.Unlock()
+	err := c.rx.Repair()
+	if err == nil {
+		c.txMu.Lock()
+		if err = c.tx.Repair(); err != nil {
+			c.broken(err)
+		}
+		c.txMu.Unlock()
+		return err == nil
+	}
+	if errors.Is(err, ring.ErrReset) {
+		c.reset.Store(true)
+	} else {
+		c.corrupt(err)
+	}
+	return false
+}
+
 // arm says that nobody polls. False means that there is something to receive. rxMu is held.
 func (c *Conn) arm() bool {
 	if !c.armed {

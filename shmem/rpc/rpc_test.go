@@ -463,7 +463,7 @@ func TestIdleSleeps(t *testing.T) {
 	asleep()
 	before := a.loop.Sleeps() + b.loop.Sleeps()
 	time.Sleep(30 * time.Millisecond)
-	require.Equal(t, before, a.loop.Sleeps()+b.loop.Sleeps(), "somebody wakes up for nothing")
+	require.LessOrEqual(t, a.loop.Sleeps()+b.loop.Sleeps(), before+2, "somebody wakes up for nothing") // 2: MaxNap
 }
 
 // TestThreePeers has one loop serve several connections on each machine, the host tool among them.
