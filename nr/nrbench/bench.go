@@ -1,6 +1,6 @@
 // Package nrbench measures node replication against what else Go offers for a shared map, and against its own
 // targets. All contenders of a table run in turn, several rounds of them, in one process; the table shows each one's best
-// round, so that a busy machine spoils figures but hardly their ratios.
+// round, so that a busy machine spoils the figures less than it would.
 package nrbench
 
 import (
@@ -23,9 +23,9 @@ type Options struct {
 	Keys     int           // in the map; 0 means 1 << 20
 	Threads  []int         // 0 means 1 and 2
 	Writes   []int         // shares of writes in percent; nil means 0, 10, 50, 100
-	Rounds   int           // 0 means 3
+	Rounds   int           // 0 means 5
 	CatchUp  int           // ops that the lagging replica is behind; 0 means 1 << 20
-	Duration time.Duration // of one measurement; 0 means 300 ms
+	Duration time.Duration // of one measurement; 0 means 200 ms
 	CSV      io.Writer     // all measurements, one a line; may be nil
 }
 
@@ -40,13 +40,13 @@ func (o *Options) defaults() error {
 		o.Writes = []int{0, 10, 50, 100}
 	}
 	if o.Rounds == 0 {
-		o.Rounds = 3
+		o.Rounds = 5
 	}
 	if o.CatchUp == 0 {
 		o.CatchUp = 1 << 20
 	}
 	if o.Duration == 0 {
-		o.Duration = 300 * time.Millisecond
+		o.Duration = 200 * time.Millisecond
 	}
 	for _, w := range o.Writes {
 		if w < 0 || w > 100 {
@@ -151,22 +151,29 @@ func maps(w io.Writer, out *csv.Writer, o Options) error {
 		for i := range best {
 			best[i] = make([]float64, len(o.Writes))
 		}
+		all := make([]kv, len(contenders))
 		for i, c := range contenders {
 			if c.replicas > threads {
 				continue
 			}
-			m, err := c.make(o.Keys, threads)
-			if err != nil {
+			var err error
+			if all[i], err = c.make(o.Keys, threads); err != nil {
 				return fmt.Errorf("%s: %w", c.name, err)
 			}
-			// One contender at a time is in memory: the maps would push each other out of the caches.
-			for round := range o.Rounds {
-				for j, share := range o.Writes {
+		}
+		// In turn: what else the machine does hits all contenders alike.
+		for round := range o.Rounds {
+			runtime.GC() // not during a measurement
+			for j, share := range o.Writes {
+				for i, m := range all {
+					if m == nil {
+						continue
+					}
 					ns, err := measure(m, o.Keys, threads, share, o.Duration)
 					if err != nil {
-						return fmt.Errorf("%s: %w", c.name, err)
+						return fmt.Errorf("%s: %w", contenders[i].name, err)
 					}
-					if err := record(out, "map", c.name, threads, share, round, ns); err != nil {
+					if err := record(out, "map", contenders[i].name, threads, share, round, ns); err != nil {
 						return err
 					}
 					best[i][j] = max(best[i][j], 1e3/ns)
@@ -233,7 +240,6 @@ func measure(m kv, keys, threads, share int, d time.Duration) (float64, error) {
 			}
 		}()
 	}
-	runtime.GC() // not during the measurement
 	close(begin)
 	wg.Wait()
 	n, wall := 0, time.Duration(0)

@@ -113,7 +113,9 @@ func (m *Member) Append(ops []uint64, data [][]byte, at []uint64) (n int, err er
 			n++
 		}
 	}
-	m.arena.settle(m.meta[:count], at[:n])
+	if m.arena.size > 0 {
+		m.arena.settle(m.meta[:count], at[:n])
+	}
 	return n, nil
 }
 

@@ -75,7 +75,9 @@ func (r *Replica[O, R]) send(p *part[O, R]) outcome {
 	done, err := p.member.Append(p.ops[:n*p.width], p.data[:n], p.at[:n])
 	for i, k := range p.batch[:done] {
 		p.out = append(p.out, sent{p.at[i], k})
-		r.ctxs[k].data = nil
+		if p.data[i] != nil {
+			r.ctxs[k].data, p.data[i] = nil, nil // the caller's bytes are not kept alive
+		}
 		p.selfSent = p.selfSent || k == p.self
 	}
 	if err != nil {
