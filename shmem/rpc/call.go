@@ -217,14 +217,16 @@ func (c *Conn) spin(k *call) bool {
 			continue
 		default:
 		}
-		if i%8 == 0 {
+		if i%8 == 7 {
 			now := c.loop.clock.Now()
 			if end == 0 {
 				end = now + int64(c.cfg.Spin)
 			}
 			over = now > end
 		}
-		runtime.Gosched() // on a machine with one core, the peer of a test or a worker wants it
+		if i%4 == 3 {
+			runtime.Gosched() // on a machine with one core, the peer of a test or a worker wants it
+		}
 	}
 	if polling {
 		c.rxMu.Lock()

@@ -25,6 +25,9 @@ type Loop struct {
 	naps  atomic.Uint64
 }
 
+// seldom is how many rounds of a busy loop may pass before it looks at the clock.
+const seldom = 64
+
 // NewLoop is a loop that polls for spin after it had something to do, before it sleeps.
 func NewLoop(clock Clock, sleeper Sleeper, spin time.Duration) *Loop {
 	return &Loop{clock: clock, sleeper: sleeper, spin: int64(spin)}
@@ -85,8 +88,8 @@ func (l *Loop) take() ([]*Conn, []func()) {
 
 // Run serves until Stop.
 func (l *Loop) Run() {
-	idleSince := l.clock.Now()
-	for !l.stop.Load() {
+	idleSince := int64(-1) // -1 while there is something to do
+	for n := 1; !l.stop.Load(); n++ {
 		conns, todo := l.take()
 		for _, f := range todo {
 			f()
@@ -100,20 +103,33 @@ func (l *Loop) Run() {
 				c.rxMu.Unlock()
 			}
 		}
-		now := l.clock.Now()
-		next := l.expire(conns, now)
 		if busy {
+			idleSince = -1
+		}
+		// The clock costs as much as a message, so it is not read each time.
+		if busy && n%seldom != 0 {
+			continue
+		}
+		now := l.clock.Now()
+		if !busy && idleSince < 0 {
 			idleSince = now
+		}
+		if n%seldom == 0 {
+			l.expire(conns, now)
+		}
+		if busy {
 			continue
 		}
 		if now-idleSince < l.spin {
-			runtime.Gosched()
+			if n%4 == 0 {
+				runtime.Gosched()
+			}
 			continue
 		}
 		if l.armAll(conns) {
-			l.sleep(conns, next)
-			idleSince = l.clock.Now()
+			l.sleep(conns)
 		}
+		idleSince = -1
 	}
 	l.mu.Lock()
 	l.ended = true
@@ -150,12 +166,13 @@ func (l *Loop) armAll(conns []*Conn) bool {
 	return quiet
 }
 
-func (l *Loop) sleep(conns []*Conn, next int64) {
+func (l *Loop) sleep(conns []*Conn) {
+	now := l.clock.Now()
 	// A sleep has an end: a flag in shared memory that somebody broke must not make it the last one.
-	next = min(next, l.clock.Now()+int64(MaxNap))
+	next := min(l.expire(conns, now), now+int64(MaxNap))
 	l.until.Store(next)
 	// A caller that came before the store has not seen it.
-	if l.expire(conns, l.clock.Now()) >= next {
+	if l.expire(conns, now) >= next {
 		l.naps.Add(1)
 		l.sleeper.Sleep(next)
 	}

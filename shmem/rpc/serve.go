@@ -95,12 +95,12 @@ func (m *Mux) get(t proto.Type, stream bool) *handler {
 
 // Request is what a handler knows of a request besides its message. It is valid until the handler returns.
 type Request struct {
-	Conn     *Conn
-	Type     proto.Type
-	Deadline int64 // of the loop's clock; the caller has given up by then
-	frame    proto.Frame
-	x        *exchange
-	h        *handler
+	Conn    *Conn
+	Type    proto.Type
+	arrived int64 // by the loop's clock; 0 for inline handlers, which run at once
+	frame   proto.Frame
+	x       *exchange
+	h       *handler
 
 	canceled atomic.Bool
 	mu       sync.Mutex
@@ -111,12 +111,24 @@ type Request struct {
 // Peer is the generation of the caller.
 func (r *Request) Peer() uint32 { return r.frame.From }
 
+// Deadline is when, by the loop's clock, the caller gives up; Forever if it does not.
+func (r *Request) Deadline() int64 {
+	if r.frame.Kind != proto.KindCall || r.frame.Arg == 0 {
+		return Forever
+	}
+	from := r.arrived
+	if from == 0 {
+		from = r.Conn.loop.clock.Now()
+	}
+	return from + int64(r.frame.Arg)*1000
+}
+
 // Err is why the caller does not want the answer any more, or nil.
 func (r *Request) Err() error {
 	switch {
 	case r.canceled.Load():
 		return context.Canceled
-	case r.Deadline <= r.Conn.loop.clock.Now():
+	case r.Deadline() <= r.Conn.loop.clock.Now():
 		return ErrTimeout
 	}
 	return nil
@@ -164,14 +176,11 @@ func (c *Conn) serve(f proto.Frame, body []byte) {
 		r = new(Request)
 	}
 	r.Conn, r.Type, r.frame, r.x, r.h = c, f.Type, f, x, h
-	r.Deadline = Forever
-	if f.Kind == proto.KindCall && f.Arg != 0 {
-		r.Deadline = c.loop.clock.Now() + int64(f.Arg)*1000
-	}
 	if h.mode == Inline {
 		c.run(r)
 		return
 	}
+	r.arrived = max(c.loop.clock.Now(), 1)
 	if f.Kind == proto.KindCall {
 		c.mu.Lock()
 		_, twice := c.served[f.ID]
@@ -226,7 +235,7 @@ func (c *Conn) run(r *Request) {
 	x, h, f := r.x, r.h, r.frame
 	x.replay()
 	err := error(nil)
-	if r.Deadline != Forever || r.canceled.Load() {
+	if h.mode != Inline {
 		err = r.Err() // it may have waited long
 	}
 	if err == nil {

@@ -93,7 +93,7 @@ func (c *Conn) serveStream(f proto.Frame, body []byte) {
 	}
 	s := newStream(c, f.ID)
 	s.credit, s.life = int(min(f.Arg, 1<<30)), f.From
-	s.req = &Request{Conn: c, Type: f.Type, Deadline: Forever, frame: f, h: h, x: x}
+	s.req = &Request{Conn: c, Type: f.Type, frame: f, h: h, x: x}
 	c.mu.Lock()
 	n := len(c.streams)
 	_, twice := c.streams[f.ID]
