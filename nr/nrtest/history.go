@@ -5,6 +5,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/anishathalye/porcupine"
@@ -63,7 +64,7 @@ func (h *History) Check(name string) error {
 	if res == porcupine.Unknown {
 		return fmt.Errorf("%s: porcupine found no answer in time for %d ops", name, len(ops))
 	}
-	path := filepath.Join(os.TempDir(), "nr-"+name+".html")
+	path := filepath.Join(os.TempDir(), "nr-"+strings.ReplaceAll(name, " ", "-")+".html")
 	if err := porcupine.VisualizePath(model, info, path); err != nil {
 		return fmt.Errorf("%s: history is not linearizable, and its picture cannot be saved: %w", name, err)
 	}
