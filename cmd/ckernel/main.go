@@ -1,15 +1,9 @@
-// Command ckernel is the control kernel: it knows who belongs to a rack and who may use which cores and memory.
+// Command ckernel is the image of package ckernel.
 package main
 
 import (
+	"dinos/ckernel"
 	"dinos/kernel/machine"
-	"dinos/kernel/monitor"
 )
 
-func main() { machine.Main("ckernel", run) }
-
-// run is the kernel's work once the machine is up.
-func run(m *machine.Machine) error {
-	m.Describe()
-	return monitor.Run(m)
-}
+func main() { machine.Main("ckernel", ckernel.Run) }

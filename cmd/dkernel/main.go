@@ -1,15 +1,9 @@
-// Command dkernel is the data kernel: it runs the processes of a rack on its cores and memory.
+// Command dkernel is the image of package dkernel.
 package main
 
 import (
+	"dinos/dkernel"
 	"dinos/kernel/machine"
-	"dinos/kernel/monitor"
 )
 
-func main() { machine.Main("dkernel", run) }
-
-// run is the kernel's work once the machine is up.
-func run(m *machine.Machine) error {
-	m.Describe()
-	return monitor.Run(m)
-}
+func main() { machine.Main("dkernel", dkernel.Run) }
