@@ -107,12 +107,14 @@ func errnoOf(err error) uint64 {
 	return linux.ENOMEM.Ret()
 }
 
-// Fault serves the CPU's exceptions; c.CR2 is CR2 of a page fault.
+// Fault serves the CPU's exceptions; c.CR2 is set for page faults.
 func (k *Kernel) Fault(cpu *trap.CPU, c *trap.Context) *trap.Context {
 	pc := &k.cpus[cpu.ID]
 	address := c.CR2
-	if c.Vector == trap.VecPage && address>>63 != 0 && c.ErrorCode&^2 == 0 {
-		// Not present, ring 0, not a fetch: memory of the runtime that has no frame yet, whoever touches it.
+	const present, write = 1, 2
+	if c.Vector == trap.VecPage && address>>63 != 0 && c.ErrorCode&^(present|write) == 0 {
+		// Ring 0, not a fetch: memory of the runtime that has no frame yet, whoever touches it; or one that this CPU still
+		// remembers with fewer rights than it has been given.
 		if cpu.OnFaultStack(c.RSP) {
 			k.Crash(cpu, c, "page fault in the page fault handler")
 		}
@@ -121,7 +123,7 @@ func (k *Kernel) Fault(cpu *trap.CPU, c *trap.Context) *trap.Context {
 		} else if !k.vm.TryLock() {
 			k.Crash(cpu, c, "page fault while the address space was being changed")
 		}
-		err := k.Space.Fault(address, c.ErrorCode&2 != 0)
+		err := k.Space.Fault(address, c.ErrorCode&write != 0)
 		k.vm.Unlock()
 		switch err {
 		case nil:

@@ -6,9 +6,10 @@
 //
 // # Locks
 //
-// Kernel.sched guards threads, queues, futexes, events; Kernel.vm guards the kernel's address space and the frame allocator.
-// sched is never held while vm is taken, nor the other way round. Both serve translation flushes while they wait, so
-// that a CPU that waits for all others to flush may hold vm.
+// Kernel.sched guards threads, queues, futexes, events; Kernel.vm guards the kernel's address space and the frame allocator;
+// Kernel.console guards the console. Order: sched or console before vm, because what is done under them may touch memory of the runtime that has
+// no frame yet, and that page fault takes vm. Nothing is taken under vm. Whoever waits for a lock serves translation
+// flushes meanwhile, so that the holder of vm may wait for all other CPUs to flush.
 package rt
 
 import (
@@ -16,7 +17,6 @@ import (
 
 	"dinos/kernel/apic"
 	"dinos/kernel/clock"
-	"dinos/kernel/klog"
 	"dinos/kernel/kspace"
 	"dinos/kernel/linux"
 	"dinos/kernel/mem"
@@ -93,7 +93,7 @@ type Kernel struct {
 	PowerOff func(status uint64)
 	// TimerTicks is the APIC timer's frequency in ticks per µs.
 	TimerTicks uint64
-	HasRDRAND  bool
+	HasRDRAND  bool // the CPU has RDRAND
 	// Dying is not 0 once a crash report is being written. A CPU that sees it and is not writing the report calls Dead, which does
 	// not return, as soon as it holds no lock.
 	Dying atomic.Uint32
@@ -114,7 +114,6 @@ type Kernel struct {
 	ncpu     int // CPUs the runtime is told of
 	cpus     [thread.MaxCPUs]PerCPU
 	counts   [512]uint64 // system calls by number; not exact under SMP, for statistics only
-	line     klog.Line   // guarded by console
 	random   uint64
 	reserve  [256]uint64 // frames for the crash report; guarded by vm
 }
