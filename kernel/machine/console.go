@@ -16,13 +16,22 @@ const (
 )
 
 // serial is the console: the first serial port, written synchronously, so that nothing is lost when the machine dies.
-type serial struct{ dev uart.UART }
+type serial struct {
+	dev   uart.UART
+	early []byte  // what was typed before init, at most one byte: a port without FIFO keeps no more
+	one   [1]byte // its place
+}
 
 var console serial
 
 func (s *serial) init() {
 	s.dev = uart.UART{Index: 1, Base: serialPort, DTR: true, RTS: true}
 	s.dev.Init()
+	// Turning the FIFO on empties the port.
+	if b, ok := s.dev.Rx(); ok {
+		s.one[0] = b
+		s.early = s.one[:]
+	}
 	// The 16550's FIFO (FCR), which TamaGo's driver leaves off.
 	x86.Out8(serialPort+uart.FCR, 0x07)
 }
@@ -68,6 +77,8 @@ type consoleInput struct{ e *Event }
 
 // Read returns what has been typed, at least one byte.
 func (c *consoleInput) Read(p []byte) (n int, err error) {
+	n = copy(p, console.early)
+	console.early = console.early[n:]
 	for len(p) > 0 && n == 0 {
 		for ; n < len(p); n++ {
 			b, ok := console.dev.Rx()
