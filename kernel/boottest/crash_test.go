@@ -1,8 +1,10 @@
 package boottest
 
 import (
+	"context"
 	"regexp"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -59,6 +61,24 @@ func TestCrash(t *testing.T) {
 				require.Regexp(t, regexp.MustCompile(re), out)
 			}
 			require.NotContains(t, out, "this part failed")
+		})
+	}
+}
+
+// TestHang: a kernel that makes no progress is dumped from outside, with the stacks of its CPUs.
+func TestHang(t *testing.T) {
+	for _, in := range []string{"goroutine", "kernel"} {
+		t.Run(in, func(t *testing.T) {
+			v, err := vm.Start(vm.Config{Image: testImage(t), CPUs: 2, Append: "crash=hang in=" + in})
+			require.NoError(t, err)
+			defer v.Close()
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			defer cancel()
+			_, err = v.Wait(ctx)
+			var g *vm.GuestError
+			require.ErrorAs(t, err, &g)
+			require.Equal(t, vm.Hung, g.Failure)
+			require.Contains(t, g.Dump, "dinos/kernel/ktest.init.func", "the loop:\n%s", g.Dump)
 		})
 	}
 }
