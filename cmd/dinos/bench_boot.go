@@ -73,6 +73,7 @@ func benchBoot(ctx context.Context, rounds, cpus int, out io.Writer) error {
 	return w.Flush()
 }
 
+// middle returns the median of v, which it sorts.
 func middle(v []float64) float64 {
 	slices.Sort(v)
 	return (v[(len(v)-1)/2] + v[len(v)/2]) / 2

@@ -163,8 +163,7 @@ func median(list []rtbench.Result, f func(rtbench.Result) float64) float64 {
 	for i, r := range list {
 		v[i] = f(r)
 	}
-	slices.Sort(v)
-	return (v[(len(v)-1)/2] + v[len(v)/2]) / 2
+	return middle(v)
 }
 
 func rtMin(r rtbench.Result) float64 { return r.Min }

@@ -26,7 +26,7 @@ var report struct {
 	next   int          // part to write next
 	line   klog.Line
 
-	stopped [64]struct {
+	stopped [MaxCPUs]struct {
 		c    trap.Context
 		done atomic.Uint32
 	}

@@ -88,7 +88,7 @@ func mapArea(va uint64) error {
 		if err != nil {
 			return err
 		}
-		clear(physBytes(f, mem.FrameSize))
+		kernel.Machine().Clear(f)
 		attr := paging.Present | paging.Writable | paging.Global | paging.NoExecute
 		if err := kernel.Tables.Map(va+off, f, mem.FrameSize, attr, paging.Size4K); err != nil {
 			return err

@@ -255,11 +255,12 @@ func (k *Kernel) allCPUs() uint64 { return 1<<k.ncpu - 1 }
 
 // setAffinity restricts the calling thread (sched_setaffinity(2), pid 0) and moves it if it must leave its CPU.
 func (k *Kernel) setAffinity(cpu *trap.CPU, c *trap.Context) *trap.Context {
-	if c.RDI != 0 || c.RSI < 8 {
+	if c.RDI != 0 {
 		c.RAX = linux.ENOSYS.Ret()
-		if c.RDI == 0 {
-			c.RAX = linux.EINVAL.Ret()
-		}
+		return c
+	}
+	if c.RSI < 8 {
+		c.RAX = linux.EINVAL.Ret()
 		return c
 	}
 	set := *wordAt(c.RDX) & k.allCPUs()

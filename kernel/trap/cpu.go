@@ -127,20 +127,6 @@ func (c *CPU) StackName(sp uint64) string {
 	return ""
 }
 
-// Stack returns the bounds of the Area stack that sp is on.
-func (c *CPU) Stack(sp uint64) (lo, hi uint64, ok bool) {
-	off := sp - c.Self
-	if off >= AreaSize || c.gOf[off/granule] == 0 {
-		return 0, 0, false
-	}
-	for i, s := range stacks {
-		if n := int(off / granule); n >= s.first && n < s.end {
-			return c.g[i].lo, c.g[i].hi, true
-		}
-	}
-	return 0, 0, false
-}
-
 // OnFaultStack reports whether sp is on the fault stack: a fault of the fault handler itself.
 func (c *CPU) OnFaultStack(sp uint64) bool {
 	g := &c.g[stackFault]

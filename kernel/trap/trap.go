@@ -165,14 +165,11 @@ type CPU struct {
 	KernelG  uint64 // address of the g of the kernel stack
 	InKernel uint64 // 1 while kernel code runs on this CPU
 	scratch  uint64
-	UserCtx  uint64 // reserved for the user entry
 	ID       uint64 // 0..n-1, dense; the index of everything per CPU
 	APICID   uint64
-	Faulting uint64 // vector+1 of the fault being served on the fault stack; a second one there is fatal
 	gOf      [granules]uint64
 	gdt      [8]uint64
 	tss      [26]uint32
-	pad      uint64
 	desc     [4]uint64 // pseudo-descriptors for LGDT and LIDT
 	g        [numStacks]runtimeG
 	m        [numStacks]runtimeM

@@ -26,9 +26,6 @@ func At(a uint64) *Context { return (*Context)(unsafe.Add(nil, a)) }
 // Address returns the address of c.
 func (c *Context) Address() uint64 { return uint64(uintptr(unsafe.Pointer(c))) }
 
-// Address returns the address of the CPU's Area.
-func (c *CPU) Address() uint64 { return c.Self }
-
 // addressOf is for records in static or direct-mapped memory, which never move.
 func addressOf[T any](p *T) uint64 { return uint64(uintptr(unsafe.Pointer(p))) }
 
