@@ -3,6 +3,7 @@ package boottest
 import (
 	"context"
 	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -55,7 +56,16 @@ func TestCrash(t *testing.T) {
 	} {
 		t.Run(c.crash+" in "+c.in, func(t *testing.T) {
 			t.Parallel()
-			out, err := end(t, vm.Config{CPUs: 2, Append: "crash=" + c.crash + " in=" + c.in})
+			var out string
+			var err error
+			// Another CPU may have been stopped while it held a lock of the runtime; the report then does without what needs it. That
+			// is not what this test is about, but it must be rare.
+			for range 4 {
+				out, err = end(t, vm.Config{CPUs: 2, Append: "crash=" + c.crash + " in=" + c.in})
+				if !strings.Contains(out, "this part failed: kernel code waited for a lock of the Go runtime") {
+					break
+				}
+			}
 			fails(t, err, vm.Crashed, out)
 			for _, re := range append(c.want, `dinos: CRASH on CPU [01] of 2`, `last events of this CPU`, `end of crash report`) {
 				require.Regexp(t, regexp.MustCompile(re), out)

@@ -8,7 +8,8 @@
 //
 // Kernel.sched guards threads, queues, futexes, events; Kernel.vm guards the kernel's address space and the frame allocator;
 // Kernel.console guards the console. Order: sched or console before vm, because what is done under them may touch memory of the runtime that has
-// no frame yet, and that page fault takes vm. Nothing is taken under vm. Whoever waits for a lock serves translation
+// no frame yet, and that page fault takes vm. Nothing is taken under vm,
+// nor under Kernel.entropy, which guards the state of Random. Whoever waits for a lock serves translation
 // flushes meanwhile, so that the holder of vm may wait for all other CPUs to flush.
 package rt
 
@@ -104,6 +105,7 @@ type Kernel struct {
 	sched   spin.Lock
 	vm      spin.Lock
 	console spin.Lock
+	entropy spin.Lock // guards random; a leaf
 
 	threads  thread.Table
 	contexts [thread.MaxThreads]trap.Context
@@ -114,7 +116,7 @@ type Kernel struct {
 	ncpu     int // CPUs the runtime is told of
 	cpus     [thread.MaxCPUs]PerCPU
 	counts   [512]uint64 // system calls by number; not exact under SMP, for statistics only
-	random   uint64
+	random   uint64      // guarded by entropy
 	reserve  [256]uint64 // frames for the crash report; guarded by vm
 }
 
@@ -123,7 +125,7 @@ func (k *Kernel) Init(ncpu int) {
 	k.threads.Init()
 	k.ncpu = ncpu
 	k.events.init()
-	k.sched.While, k.vm.While, k.console.While = k, k, k
+	k.sched.While, k.vm.While, k.console.While, k.entropy.While = k, k, k, k
 	for i := range k.cpus {
 		k.cpus[i].armed = thread.Never
 	}

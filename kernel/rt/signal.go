@@ -59,12 +59,13 @@ func (k *Kernel) raise(cpu *trap.CPU, c *trap.Context) *trap.Context {
 // recent is how long ago an exception may be to be taken for the reason of the runtime's end, ns.
 const recent = 5_000_000_000
 
-// lastFault returns the last exception of a thread, on whichever CPU it was, nil if that was long ago.
+// lastFault returns the last exception of a thread, or with thread.None of any, on whichever CPU it was, nil if that was long
+// ago.
 func (k *Kernel) lastFault(th thread.ID) *Fault {
 	var last *Fault
 	for i := range k.ncpu {
 		f := &k.cpus[i].fault
-		if f.Valid && f.Thread == th && k.Now()-f.Time < recent && (last == nil || f.Time > last.Time) {
+		if f.Valid && (th == thread.None || f.Thread == th) && k.Now()-f.Time < recent && (last == nil || f.Time > last.Time) {
 			last = f
 		}
 	}

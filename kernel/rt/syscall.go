@@ -376,6 +376,10 @@ func (k *Kernel) exit(cpu *trap.CPU, c *trap.Context, status uint64) {
 		if f := k.lastFault(k.current(cpu)); f != nil {
 			k.Crash(cpu, &f.Context, "CPU exception in the Go runtime's care was not recovered")
 		}
+		// The goroutine may have changed threads between its exception and the end.
+		if f := k.lastFault(thread.None); f != nil {
+			k.Crash(cpu, &f.Context, "the Go runtime ended, see above; the last CPU exception in its care was this")
+		}
 		k.Crash(cpu, c, "the Go runtime ended: unrecovered panic or fatal error, see above")
 	}
 	k.PowerOff(status)
@@ -383,17 +387,27 @@ func (k *Kernel) exit(cpu *trap.CPU, c *trap.Context, status uint64) {
 
 // Random fills p from RDRAND where the CPU has it, mixed with the time stamp counter; Seed has been called.
 func (k *Kernel) Random(p []byte) {
+	var v uint64
 	for i := range p {
 		if i%8 == 0 {
-			k.random = mix(k.random + x86.TSC())
-			if k.HasRDRAND {
-				if v, ok := x86.RDRAND(); ok {
-					k.random ^= v
-				}
-			}
+			v = k.randomWord()
 		}
-		p[i] = byte(k.random >> (i % 8 * 8))
+		p[i] = byte(v >> (i % 8 * 8))
 	}
+}
+
+// randomWord returns the next eight bytes. Under a lock: two CPUs that took the same state could be given the same bytes.
+func (k *Kernel) randomWord() uint64 {
+	k.entropy.Lock()
+	k.random = mix(k.random + x86.TSC())
+	if k.HasRDRAND {
+		if v, ok := x86.RDRAND(); ok {
+			k.random ^= v
+		}
+	}
+	v := k.random
+	k.entropy.Unlock()
+	return v
 }
 
 // Seed mixes v into the state of Random. Before other CPUs run.
