@@ -36,6 +36,12 @@ func (e *Event) Wait() (uint64, error) {
 	return binary.LittleEndian.Uint64(b[:]), nil
 }
 
+// Raise adds 1 to the count, as an interrupt does. It does not block.
+func (e *Event) Raise() error {
+	_, err := e.f.Write([]byte{1, 0, 0, 0, 0, 0, 0, 0})
+	return err
+}
+
 // Bind makes interrupt vector v raise e.
 func (e *Event) Bind(v int) error {
 	ok := false

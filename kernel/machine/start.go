@@ -14,6 +14,7 @@ import (
 	"dinos/kernel/mem"
 	"dinos/kernel/testproto"
 	"dinos/kernel/trap"
+	"dinos/kernel/x86"
 )
 
 // Machine is what a kernel's main learns about the machine it runs on.
@@ -116,6 +117,9 @@ func Print(line string) { fmt.Println(line) }
 
 // Now returns the monotonic time since boot.
 func Now() time.Duration { return time.Duration(kernel.Now()) }
+
+// Stamp returns the time stamp counter, and how many times a second it counts.
+func Stamp() (tsc, hz uint64) { return x86.TSC(), kernel.Clock.Hz() }
 
 // CPU returns the number of the CPU the caller runs on, which may be another one by the time it looks.
 func CPU() int {

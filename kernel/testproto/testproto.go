@@ -18,6 +18,7 @@ const (
 	ExitFail    Exit = 0x11 // some test failed; 35
 	ExitCrash   Exit = 0x12 // the kernel crashed and has reported why on the console; 37
 	ExitRefused Exit = 0x13 // the kernel refuses to boot on this machine and has said why; 39
+	ExitFenced  Exit = 0x14 // the rack has declared this life of the kernel dead, so it stopped; 41
 )
 
 // DebugExitPort is the I/O port of the isa-debug-exit device in every virtual machine of this project
@@ -47,6 +48,8 @@ func (e Exit) String() string {
 		return "crash"
 	case ExitRefused:
 		return "boot refused"
+	case ExitFenced:
+		return "fenced"
 	}
 	const hex = "0123456789abcdef"
 	return "unknown exit 0x" + string([]byte{hex[e>>4], hex[e&15]})

@@ -12,7 +12,7 @@ import (
 )
 
 func TestExit(t *testing.T) {
-	for e, status := range map[Exit]int{ExitPass: 33, ExitFail: 35, ExitCrash: 37, ExitRefused: 39} {
+	for e, status := range map[Exit]int{ExitPass: 33, ExitFail: 35, ExitCrash: 37, ExitRefused: 39, ExitFenced: 41} {
 		require.Equal(t, status, e.Status())
 		got, ok := FromStatus(status)
 		require.True(t, ok)

@@ -12,6 +12,7 @@ const (
 	Failed  Failure = "reported failure"      // testproto.ExitFail
 	Crashed Failure = "crashed"               // testproto.ExitCrash
 	Refused Failure = "refused to boot"       // testproto.ExitRefused
+	Fenced  Failure = "was fenced"            // testproto.ExitFenced
 	Exited  Failure = "exited"                // another value at the isa-debug-exit port
 	Reset   Failure = "reset (triple fault?)" // with -no-reboot that ends QEMU
 	Off     Failure = "powered off"           // without saying how it went

@@ -253,6 +253,8 @@ func (v *VM) result() (testproto.Exit, error) {
 			return guest(e, Crashed, "")
 		case testproto.ExitRefused:
 			return guest(e, Refused, "")
+		case testproto.ExitFenced:
+			return guest(e, Fenced, "")
 		}
 		return guest(e, Exited, fmt.Sprintf("with %#x, which means nothing", uint8(e)))
 	}
