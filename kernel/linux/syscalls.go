@@ -47,29 +47,6 @@ const (
 	SYS_GETRANDOM         = 318
 )
 
-// Errno is an error number (include/uapi/asm-generic/errno-base.h, errno.h).
-type Errno uint64
-
-// The error numbers in use.
-const (
-	EPERM     Errno = 1
-	ENOENT    Errno = 2
-	ESRCH     Errno = 3
-	EINTR     Errno = 4
-	EBADF     Errno = 9
-	EAGAIN    Errno = 11
-	ENOMEM    Errno = 12
-	EFAULT    Errno = 14
-	EEXIST    Errno = 17
-	EINVAL    Errno = 22
-	EMFILE    Errno = 24
-	ENOSYS    Errno = 38
-	ETIMEDOUT Errno = 110
-)
-
-// Ret is the value a system call that fails with e returns in RAX.
-func (e Errno) Ret() uint64 { return -uint64(e) }
-
 // Memory mapping (mmap(2), madvise(2)).
 const (
 	PROT_READ  = 1
