@@ -1,0 +1,164 @@
+package peer
+
+import (
+	"errors"
+	"fmt"
+
+	"dinos/shmem/layout"
+	"dinos/shmem/region"
+	"dinos/shmem/ring"
+	"dinos/shmem/rpc"
+)
+
+// mend looks after the connection to a peer: makes it if there is none, and has rings made anew that are damaged.
+func (p *Peer) mend(peer int) {
+	c := p.conns[peer].Load()
+	bad := c == nil || errors.Is(c.Err(), rpc.ErrCorrupt)
+	if p.self < peer {
+		p.mendAsLower(peer, c, bad)
+	} else if bad {
+		p.mendAsHigher(peer, c)
+	}
+}
+
+func (p *Peer) mendAsLower(peer int, c *rpc.Conn, bad bool) {
+	ask, bit := p.blocks[peer].Mailbox[mailRings], uint64(1)<<p.self
+	if ask.Load()&bit != 0 || bad && c != nil {
+		p.remake(peer)
+		ask.And(^bit)
+		p.ring(peer)
+	}
+	if !bad {
+		return // its end finds out by itself
+	}
+	if p.connect(peer) == nil {
+		return
+	}
+	p.remake(peer) // not even the header is sound
+	p.ring(peer)
+	if err := p.connect(peer); err != nil && !errors.Is(err, rpc.ErrClosed) {
+		p.cfg.Log(fmt.Sprintf("peer: %v", err))
+	}
+}
+
+func (p *Peer) mendAsHigher(peer int, c *rpc.Conn) {
+	ask, bit := p.blocks[p.self].Mailbox[mailRings], uint64(1)<<peer
+	switch {
+	case ask.Load()&bit != 0:
+		return // the lower peer has not come to it yet, or does not live
+	case c == nil || p.asked[peer]:
+		err := p.connect(peer)
+		if p.asked[peer] = err != nil; err == nil || errors.Is(err, rpc.ErrClosed) {
+			return
+		}
+		p.cfg.Log(fmt.Sprintf("peer: %v", err))
+	}
+	p.asked[peer] = true
+	ask.Or(bit)
+	p.ring(peer)
+}
+
+// remake makes the rings between this peer and a higher one anew.
+func (p *Peer) remake(peer int) {
+	text := "made the rings to %s anew"
+	for _, pair := range [][2]int{{p.self, peer}, {peer, p.self}} {
+		r, bytes, err := p.rack.RingRegion(p.rack.Region, pair[0], pair[1])
+		if err == nil {
+			err = ring.Format(r, bytes, p.ringGeneration(r))
+		}
+		if err != nil { // the layout was checked, so that cannot be
+			text = "rings to %s: " + err.Error()
+		}
+	}
+	p.cfg.Log(fmt.Sprintf("peer: "+text, p.Name(peer)))
+}
+
+// connect makes a connection and puts it in the place of a former one.
+func (p *Peer) connect(peer int) error {
+	cfg, err := rpc.PeerConfig(p.rack, p.self, peer)
+	if err != nil {
+		return err
+	}
+	cfg.Generation, cfg.Handlers = uint32(p.gen), &p.mux
+	cfg.Calls, cfg.Workers, cfg.Timeout, cfg.Spin = p.cfg.Calls, p.cfg.Workers, p.cfg.Timeout, p.cfg.Spin
+	cfg.Notify = func() { p.ring(peer) }
+	if p.cfg.OnPeer != nil {
+		cfg.OnPeer = func(gen uint32) { p.cfg.OnPeer(peer, gen) }
+	}
+	if p.cfg.OnPanic != nil {
+		cfg.OnPanic = func(v any, stack []byte) { p.cfg.OnPanic(peer, v, stack) }
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ended {
+		return rpc.ErrClosed
+	}
+	c, err := p.loop.Connect(cfg)
+	if err != nil {
+		return err
+	}
+	if old := p.conns[peer].Swap(c); old != nil {
+		p.retired.add(old)
+	}
+	return nil
+}
+
+// ringGeneration is one that differs, also in the 16 bits that indices carry, from what the ring says it has. What it had
+// before it was damaged nobody knows; chance keeps that apart.
+func (p *Peer) ringGeneration(r region.Region) uint64 {
+	old, _ := r.LoadU64(16) // the generation of its region.Header; a ring is larger than that
+	for {
+		if g := p.cfg.Random(); g&0xffff != old&0xffff && g != 0 {
+			return g
+		}
+	}
+}
+
+// ring rings the doorbell of a peer that has one.
+func (p *Peer) ring(peer int) {
+	// A broken id is checked for sense; a wrong one wakes the wrong machine, and the right one looks once a beat anyway.
+	if id, err := p.blocks[peer].DoorbellID(maxDoorbell); err == nil {
+		p.cfg.Ring(id, Vector)
+	}
+}
+
+// maxDoorbell is the greatest ivshmem peer id: 16 bits in the doorbell register.
+const maxDoorbell = 1<<16 - 1
+
+// totals are counters of connections.
+type totals struct{ calls, served, errors, in, out, bells uint64 }
+
+func (t *totals) add(c *rpc.Conn) {
+	s := &c.Stats
+	t.calls += s.Calls.Load()
+	t.served += s.Served.Load()
+	t.errors += s.Errors.Load()
+	t.in += s.BytesIn.Load()
+	t.out += s.BytesOut.Load()
+	t.bells += c.Doorbells()
+}
+
+// statistics stores the words of the own block that this package knows of, and has the configuration add others.
+func (p *Peer) statistics() {
+	p.mu.Lock()
+	t := p.retired
+	p.mu.Unlock()
+	for i := range p.conns {
+		if c := p.conns[i].Load(); c != nil {
+			t.add(c)
+		}
+	}
+	b := p.blocks[p.self]
+	set := func(s layout.Stat, v uint64) { b.Stat[s].Store(v) }
+	set(layout.StatUptime, uint64(p.cfg.Clock.Now())-b.Started.Load())
+	set(layout.StatCalls, t.calls)
+	set(layout.StatServed, t.served)
+	set(layout.StatCallErrors, t.errors)
+	set(layout.StatBytesIn, t.in)
+	set(layout.StatBytesOut, t.out)
+	set(layout.StatDoorbellsRung, t.bells)
+	runtimeStatistics(set)
+	if p.cfg.Stats != nil {
+		p.cfg.Stats(set)
+	}
+}
