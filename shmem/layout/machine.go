@@ -19,12 +19,13 @@ const (
 	StateLeaving               // gives back what it holds
 	StateDown                  // ended in order
 	StateCrashing              // writes its crash report
+	StateDead                  // declared so by the ckernel, which says it in messages; no block holds it
 	states
 )
 
 func (s State) String() string {
 	if s < states {
-		return [...]string{"empty", "booting", "joining", "up", "leaving", "down", "crashing"}[s]
+		return [...]string{"empty", "booting", "joining", "up", "leaving", "down", "crashing", "dead"}[s]
 	}
 	return fmt.Sprintf("state(%d)", uint64(s))
 }

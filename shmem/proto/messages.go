@@ -166,6 +166,46 @@ func (m *Reclaim) code(c *codec) {
 	c.u32(&m.DeadlineUs)
 }
 
+// Claim names all that the sender was granted and has not released, in one message or several: after the ckernel was restarted, and
+// when answers may have been lost. With Last, what the ckernel has down for the sender and the sender did not name is taken back.
+type Claim struct {
+	Cores  []Core
+	Slices []Slice
+	First  bool // forget what former messages claimed
+	Last   bool
+}
+
+func (m *Claim) code(c *codec) {
+	list(c, &m.Cores, MaxList, (*codec).core)
+	list(c, &m.Slices, MaxList, (*codec).slice)
+	c.bool(&m.First).bool(&m.Last)
+}
+
+// ClaimReply answers [Claim] with what was named in the same order. Grant is 0 where the sender does not hold it (any more), and may
+// have changed where the table had been damaged.
+type ClaimReply struct {
+	Cores  []Core
+	Slices []Slice
+}
+
+func (m *ClaimReply) code(c *codec) {
+	list(c, &m.Cores, MaxList, (*codec).core)
+	list(c, &m.Slices, MaxList, (*codec).slice)
+}
+
+// Drain has nothing new placed on a machine, and asks its holders to move what is there; or allows it again.
+type Drain struct {
+	Machine uint16
+	Undo    bool
+}
+
+func (m *Drain) code(c *codec) { c.u16(&m.Machine).bool(&m.Undo) }
+
+// DrainReply answers [Drain] with what is still held on the machine.
+type DrainReply struct{ Cores, Slices uint32 }
+
+func (m *DrainReply) code(c *codec) { c.u32(&m.Cores).u32(&m.Slices) }
+
 // Audit checks the ownership of all cores and slices.
 type Audit struct{}
 
@@ -192,8 +232,8 @@ func (m *AssignLog) code(c *codec) { c.u64(&m.Process).u32(&m.Part) }
 // AssignLogReply answers [AssignLog].
 type AssignLogReply struct {
 	Log                                          uint32
-	Generation, Entries, ArenaBytes, Fingerprint uint64
-	Fresh                                        bool // the caller formats it
+	Generation, Entries, ArenaBytes, Fingerprint uint64 // but for Generation 0 if only the log's own header says it
+	Fresh                                        bool   // the caller formats it
 }
 
 func (m *AssignLogReply) code(c *codec) {
@@ -314,6 +354,16 @@ func (m *Scheduler) code(c *codec) {
 type SchedulerReply struct{ Text string }
 
 func (m *SchedulerReply) code(c *codec) { c.str(&m.Text, MaxState) }
+
+// LogPositions asks how far the operation logs are.
+type LogPositions struct{}
+
+func (m *LogPositions) code(c *codec) {}
+
+// LogPositionsReply answers [LogPositions].
+type LogPositionsReply struct{ Logs []LogPosition }
+
+func (m *LogPositionsReply) code(c *codec) { list(c, &m.Logs, MaxList, (*codec).logPosition) }
 
 // Processes.
 

@@ -11,7 +11,7 @@ type Member struct {
 	Doorbell   uint16 // its ivshmem peer id
 	Cores      uint16
 	Memory     uint64 // bytes of its own
-	Slices     uint64 // that it may give to processes
+	Slices     uint64 // of 2 MiB, that it and processes on it hold
 	Uptime     uint64 // ns
 	Name       string
 }
@@ -120,4 +120,30 @@ func (c *codec) processInfo(m *ProcessInfo) *codec {
 	c.u64(&m.PID).u64(&m.Parent).u16(&m.Home).u8(&m.State).u32(&m.Threads).usage(&m.Usage)
 	c.str(&m.Name, MaxName)
 	return c
+}
+
+// LogPosition is how far a log is, and who reads it.
+type LogPosition struct {
+	Log, Part           uint32
+	Process, Generation uint64
+	Head, Tail          uint64 // entries from Head on are kept, those below Tail are taken
+	Replicas            []ReplicaPosition
+}
+
+func (c *codec) logPosition(m *LogPosition) *codec {
+	c.u32(&m.Log).u32(&m.Part).u64(&m.Process).u64(&m.Generation).u64(&m.Head).u64(&m.Tail)
+	list(c, &m.Replicas, MaxList, (*codec).replicaPosition)
+	return c
+}
+
+// ReplicaPosition is how far a replica has come.
+type ReplicaPosition struct {
+	Slot    uint16
+	State   uint8 // an oplog.State
+	Machine int32 // -1 if it is not known
+	Tail    uint64
+}
+
+func (c *codec) replicaPosition(m *ReplicaPosition) *codec {
+	return c.u16(&m.Slot).u8(&m.State).i32(&m.Machine).u64(&m.Tail)
 }

@@ -24,10 +24,16 @@ const (
 	TypeAssignLog     Type = 16
 	TypeReleaseLog    Type = 17
 	TypeShootdown     Type = 18
+	TypeClaim         Type = 19
 	TypeLogLine       Type = 20
 	TypeReadLog       Type = 21
 	TypeStatistics    Type = 22
 	TypeStatus        Type = 23
+	TypeLogPositions  Type = 24
+	TypeDrain         Type = 25
+	TypeSchedShow     Type = 26
+	TypeSchedSet      Type = 27
+	TypeSchedExplain  Type = 28
 	TypeCreateProcess Type = 30
 	TypeExitProcess   Type = 31
 	TypeKillProcess   Type = 32
@@ -84,10 +90,16 @@ var registry = [Types]Info{
 	TypeAssignLog:     {Name: "AssignLog", Request: request[AssignLog], Reply: reply[AssignLogReply]},
 	TypeReleaseLog:    {Name: "ReleaseLog", Request: request[ReleaseLog], Reply: reply[Done]},
 	TypeShootdown:     {Name: "Shootdown", Request: request[Shootdown], Reply: reply[Done]},
+	TypeClaim:         {Name: "Claim", Request: request[Claim], Reply: reply[ClaimReply]},
 	TypeLogLine:       {Name: "LogLine", Request: request[LogLine], Event: true},
 	TypeReadLog:       {Name: "ReadLog", Request: request[ReadLog], Reply: reply[ReadLogReply], Stream: true},
 	TypeStatistics:    {Name: "Statistics", Request: request[Statistics], Reply: reply[StatisticsReply]},
 	TypeStatus:        {Name: "Status", Request: request[Status], Reply: reply[StatusReply]},
+	TypeLogPositions:  {Name: "LogPositions", Request: request[LogPositions], Reply: reply[LogPositionsReply]},
+	TypeDrain:         {Name: "Drain", Request: request[Drain], Reply: reply[DrainReply]},
+	TypeSchedShow:     {Name: "SchedShow", Request: request[SchedShow], Reply: reply[SchedShowReply]},
+	TypeSchedSet:      {Name: "SchedSet", Request: request[SchedSet], Reply: reply[SchedSetReply]},
+	TypeSchedExplain:  {Name: "SchedExplain", Request: request[SchedExplain], Reply: reply[SchedExplainReply]},
 	TypeCreateProcess: {Name: "CreateProcess", Request: request[CreateProcess], Reply: reply[CreateProcessReply]},
 	TypeExitProcess:   {Name: "ExitProcess", Request: request[ExitProcess], Reply: reply[Done]},
 	TypeKillProcess:   {Name: "KillProcess", Request: request[KillProcess], Reply: reply[Done]},
@@ -141,10 +153,16 @@ func (*Audit) Type() Type         { return TypeAudit }
 func (*AssignLog) Type() Type     { return TypeAssignLog }
 func (*ReleaseLog) Type() Type    { return TypeReleaseLog }
 func (*Shootdown) Type() Type     { return TypeShootdown }
+func (*Claim) Type() Type         { return TypeClaim }
 func (*LogLine) Type() Type       { return TypeLogLine }
 func (*ReadLog) Type() Type       { return TypeReadLog }
 func (*Statistics) Type() Type    { return TypeStatistics }
 func (*Status) Type() Type        { return TypeStatus }
+func (*LogPositions) Type() Type  { return TypeLogPositions }
+func (*Drain) Type() Type         { return TypeDrain }
+func (*SchedShow) Type() Type     { return TypeSchedShow }
+func (*SchedSet) Type() Type      { return TypeSchedSet }
+func (*SchedExplain) Type() Type  { return TypeSchedExplain }
 func (*CreateProcess) Type() Type { return TypeCreateProcess }
 func (*ExitProcess) Type() Type   { return TypeExitProcess }
 func (*KillProcess) Type() Type   { return TypeKillProcess }
