@@ -21,9 +21,11 @@ const (
 	Off16
 	// Addr32 is the linear address, in four bytes.
 	Addr32
+	// Rel32 is the distance from the end of the instruction, in four bytes: a jump, or memory addressed by RIP.
+	Rel32
 )
 
-var width = [...]int{Rel8: 1, Off16: 2, Addr32: 4}
+var width = [...]int{Rel8: 1, Off16: 2, Addr32: 4, Rel32: 4}
 
 // Line is one assembled instruction or datum.
 type Line struct {
@@ -72,6 +74,12 @@ func (p *Program) Label(name string) {
 		p.err = fmt.Errorf("emit: label %s defined twice", name)
 	}
 	p.labels[name] = len(p.code)
+}
+
+// LabelAt names an address outside of the program.
+func (p *Program) LabelAt(name string, addr uint32) {
+	p.Label(name)
+	p.labels[name] = int(int64(addr) - int64(p.org))
 }
 
 // Op appends an instruction.
@@ -144,10 +152,12 @@ func (p *Program) Link() (*Linked, error) {
 			}
 			p.code[f.at] = byte(d)
 		case Off16:
-			if to > 0xffff {
+			if to < 0 || to > 0xffff {
 				return nil, fmt.Errorf("emit: label %s at offset %#x is outside its 64 KiB segment", f.ref, to)
 			}
 			binary.LittleEndian.PutUint16(p.code[f.at:], uint16(to))
+		case Rel32:
+			binary.LittleEndian.PutUint32(p.code[f.at:], uint32(to-f.end))
 		case Addr32:
 			binary.LittleEndian.PutUint32(p.code[f.at:], p.org+uint32(to))
 		}

@@ -27,6 +27,23 @@ func TestReferences(t *testing.T) {
 	require.Equal(t, Line{Addr: 0x100d, Len: 2, Bits: 32, Text: "jmp top", Ref: "top"}, l.Lines[3])
 }
 
+func TestFarReferences(t *testing.T) {
+	p := New(0x2000, 64)
+	p.LabelAt("page", 0x1000)
+	p.OpRef("lea r8, ptr [page]", []byte{0x4c, 0x8d, 0x05}, Rel32, "page")
+	p.OpRef("call end", []byte{0xe8}, Rel32, "end")
+	p.Data("pad", make([]byte, 200)...)
+	p.Label("end")
+	l, err := p.Link()
+	require.NoError(t, err)
+	require.Equal(t, []byte{0x4c, 0x8d, 0x05, 0xf9, 0xef, 0xff, 0xff, 0xe8, 200, 0, 0, 0}, l.Code[:12])
+	require.EqualValues(t, 0x1000, l.Labels["page"])
+
+	p.OpRef("lgdt", []byte{0x0f}, Off16, "page")
+	_, err = p.Link()
+	require.ErrorContains(t, err, "outside its 64 KiB segment")
+}
+
 func TestLinkErrors(t *testing.T) {
 	p := New(0, 16)
 	p.OpRef("jmp x", []byte{0xeb}, Rel8, "x")

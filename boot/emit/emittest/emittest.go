@@ -61,6 +61,16 @@ func disasm(inst x86asm.Inst, line emit.Line, l *emit.Linked) string {
 			}
 			return strings.ToLower(inst.Op.String()) + " " + line.Ref
 		}
+		if mem, ok := a.(x86asm.Mem); ok && mem.Base == x86asm.RIP {
+			to := uint32(int64(line.Addr) + int64(inst.Len) + mem.Disp)
+			if l.Labels[line.Ref] != to {
+				return fmt.Sprintf("%s of %#x, which is not %s", inst.Op, to, line.Ref)
+			}
+			text := x86asm.IntelSyntax(inst, uint64(line.Addr), nil)
+			before, after, _ := strings.Cut(text, "[rip")
+			_, after, _ = strings.Cut(after, "]")
+			return before + "[" + line.Ref + "]" + after
+		}
 	}
 	text := x86asm.IntelSyntax(inst, uint64(line.Addr), nil)
 	// The printer shows 64-bit immediates as signed; addresses read better without.
