@@ -271,6 +271,19 @@ func Open[O, R any](mem []byte, cfg Config[O, R]) (*Instance[O, R], error) {
 }
 
 func openLog(r region.Region, i int, want oplog.Config) (*oplog.Log, error) {
+	l, err := openAny(r, i)
+	if err != nil {
+		return nil, err
+	}
+	if got := l.Config(); got.OpSize != want.OpSize || got.Fingerprint != want.Fingerprint {
+		return nil, fmt.Errorf("%w: log %d was made for another op type: %d bytes, fingerprint %#x, want %d bytes, %#x", ErrConfig, i,
+			got.OpSize, got.Fingerprint, want.OpSize, want.Fingerprint)
+	}
+	return l, nil
+}
+
+// openAny opens log i of the instance in r, whatever its ops.
+func openAny(r region.Region, i int) (*oplog.Log, error) {
 	off, err := r.LoadU64(region.Off(groupTable + 16*i))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
@@ -286,10 +299,6 @@ func openLog(r region.Region, i int, want oplog.Config) (*oplog.Log, error) {
 	l, err := oplog.Open(sub)
 	if err != nil {
 		return nil, fmt.Errorf("log %d: %w", i, err)
-	}
-	if got := l.Config(); got.OpSize != want.OpSize || got.Fingerprint != want.Fingerprint {
-		return nil, fmt.Errorf("%w: log %d was made for another op type: %d bytes, fingerprint %#x, want %d bytes, %#x", ErrConfig, i,
-			got.OpSize, got.Fingerprint, want.OpSize, want.Fingerprint)
 	}
 	return l, nil
 }
