@@ -32,6 +32,13 @@ func (s *suite) tests() []testproto.Test {
 		{Name: "call", Func: s.call},
 		{Name: "answer", Func: s.answer},
 		{Name: "answer-host", Func: s.answerHost},
+		{Name: "user-syscall", Func: s.user(userSyscall)},
+		{Name: "user-faults", Func: s.user(userFaults)},
+		{Name: "user-flags", Func: s.user(userFlags)},
+		{Name: "user-preempt", Func: s.user(userPreempt)},
+		{Name: "user-vectors", Func: s.user(userVectors)},
+		{Name: "user-flush", Func: s.user(userFlush)},
+		{Name: "user-cost", Func: s.user(userCost)},
 		{Name: "soak", Func: s.soakAll},
 	}
 }

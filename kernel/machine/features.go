@@ -12,7 +12,8 @@ import (
 type features struct {
 	apic, rdrand, rdseed, hypervisor          bool
 	smep, smap, umip, fsgsbase, page1G, xsave bool
-	cx16                                      bool
+	cx16, rdtscp                              bool
+	xcr0                                      uint64    // components of XSAVE for ring 3
 	vendor                                    [3]uint32 // of the hypervisor
 }
 
@@ -34,6 +35,16 @@ func (f *features) read() {
 	if top, _, _, _ := x86.CPUID(0x80000000, 0); top >= 0x80000001 {
 		_, _, _, d := x86.CPUID(0x80000001, 0)
 		f.page1G = d>>26&1 != 0
+		f.rdtscp = d>>27&1 != 0
+	}
+	if f.xsave {
+		const x87SSE, avx, avx512 = 3, 1 << 2, 7 << 5 // SDM vol. 1, 13.1
+		a, _, _, d := x86.CPUID(13, 0)
+		can := uint64(d)<<32 | uint64(a)
+		f.xcr0 = can & (x87SSE | avx)
+		if can&avx512 == avx512 {
+			f.xcr0 |= avx512
+		}
 	}
 	if f.hypervisor {
 		_, b, c, d := x86.CPUID(0x40000000, 0)
@@ -67,6 +78,21 @@ func (f *features) enable() {
 	}
 	x86.WriteCR4(cr4)
 	x86.WriteCR0(x86.ReadCR0() | x86.CR0WP)
+}
+
+// name makes RDTSCP in ring 3 tell which CPU this is.
+func (f *features) name(cpu uint64) {
+	if f.rdtscp {
+		x86.WriteMSR(x86.MSRTSCAux, cpu)
+	}
+}
+
+// enableVectors lets ring 3 use all vector registers that the kernel keeps for it. After the runtime has looked at CPUID.
+func (f *features) enableVectors() {
+	if f.xcr0 != 0 {
+		x86.WriteCR4(x86.ReadCR4() | x86.CR4OSXSAVE)
+		x86.WriteXCR0(f.xcr0)
+	}
 }
 
 func (f *features) largestPage() uint64 {

@@ -100,6 +100,8 @@ func mapArea(va uint64) error {
 // onCPU continues a CPU that has come through the start-up code.
 func onCPU(cpu *trap.CPU) *trap.Context {
 	found.features.enable()
+	found.features.enableVectors()
+	found.features.name(cpu.ID)
 	cpu.Load()
 	kernel.APIC.Enable(trap.VecTimer, trap.VecSpurious)
 	return kernel.Enter(cpu)

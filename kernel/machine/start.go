@@ -73,6 +73,11 @@ func start(name string) (*Machine, error) {
 		return nil, err
 	}
 	m.pci = m.findPCI(rsdp)
+	kernel.Run(func(cpu *trap.CPU) { // there is no other CPU yet
+		found.features.enableVectors()
+		found.features.name(cpu.ID)
+	})
+	kernel.XCR0 = found.features.xcr0
 	return m, startCPUs()
 }
 

@@ -116,12 +116,17 @@ func (s *Space) Init(w Window, f Frames) error {
 // InitUser makes s an address space with the kernel half of kernel; ErrNotMapped if
 // that has not been prepared by PrepareKernelHalf.
 func (s *Space) InitUser(kernel *Space) error {
+	return s.InitUserIn(kernel, kernel.frames)
+}
+
+// InitUserIn is InitUser with frames of its own for tables; they lie in kernel's window.
+func (s *Space) InitUserIn(kernel *Space, frames Frames) error {
 	for i := uint64(256); i < 512; i++ {
 		if kernel.root.load(i) == 0 {
 			return ErrNotMapped
 		}
 	}
-	if err := s.Init(kernel.window, kernel.frames); err != nil {
+	if err := s.Init(kernel.window, frames); err != nil {
 		return err
 	}
 	for i := uint64(256); i < 512; i++ {

@@ -58,9 +58,10 @@ func (k *Kernel) flush(cpu *trap.CPU, f paging.Flush) {
 	}
 }
 
-// serveFlush drops this CPU's translations if a flush it has not served was started. Called from every interrupt, on the
+// serveFlush drops this CPU's translations if a flush it has not served was started, and serves what concerns ring 3. Called from every interrupt, on the
 // way out of idling, and by CPUs that wait for a lock.
 func (k *Kernel) serveFlush(pc *PerCPU) {
+	k.serveUser(pc.trap)
 	gen := k.flushGen.Load()
 	if pc.flushed.Load() == gen {
 		return

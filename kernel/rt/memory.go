@@ -110,7 +110,14 @@ func errnoOf(err error) uint64 {
 // Fault serves the CPU's exceptions; c.CR2 is set for page faults.
 func (k *Kernel) Fault(cpu *trap.CPU, c *trap.Context) *trap.Context {
 	pc := &k.cpus[cpu.ID]
+	if c.User() {
+		k.serveFlush(pc)
+		return k.userFault(cpu, c)
+	}
 	address := c.CR2
+	if c.Vector == trap.VecPage && k.inDeviceHole(cpu, address) {
+		return c
+	}
 	const present, write = 1, 2
 	if c.Vector == trap.VecPage && address>>63 != 0 && c.ErrorCode&^(present|write) == 0 {
 		// Ring 0, not a fetch: memory of the runtime that has no frame yet, whoever touches it; or one that this CPU still

@@ -26,6 +26,7 @@ import (
 	"dinos/kernel/thread"
 	"dinos/kernel/trace"
 	"dinos/kernel/trap"
+	"dinos/kernel/ureg"
 	"dinos/kernel/x86"
 )
 
@@ -95,6 +96,8 @@ type Kernel struct {
 	// TimerTicks is the APIC timer's frequency in ticks per µs.
 	TimerTicks uint64
 	HasRDRAND  bool // the CPU has RDRAND
+	// XCR0 has the components of the state that ring 3 may use; 0 if the CPU has no XSAVE. Set before ring 3 is first entered.
+	XCR0 uint64
 	// Dying is not 0 once a crash report is being written. A CPU that sees it and is not writing the report calls Dead, which does
 	// not return, as soon as it holds no lock.
 	Dying atomic.Uint32
@@ -197,6 +200,7 @@ func (k *Kernel) next(cpu *trap.CPU) *trap.Context {
 		pc.polling.Store(0)
 		// A kick after this check is an interrupt, which ends the halt; see HaltUntilInterrupt.
 		if k.threads.Idle()&(1<<id) != 0 && k.Now() < pc.armed {
+			k.saveOwner(cpu) // so that the CPU need not be woken for that
 			pc.halted.Store(1)
 			trap.Idle()
 			pc.halted.Store(0)
@@ -315,12 +319,21 @@ func (k *Kernel) Interrupt(cpu *trap.CPU, c *trap.Context) *trap.Context {
 	pc.kicks |= k.threads.Expire(id, now)
 	th := k.current(cpu)
 	due := k.threads.Due(id, now)
-	if !due && k.deliverable(th) == 0 {
+	if !due && k.deliverable(th) == 0 && !(c.User() && cpu.User().Kicked.Load() != 0) {
+		if c.User() {
+			k.reloadUser(cpu)
+		}
 		k.release(cpu)
 		return c
 	}
 	pc.Trace.Record(now, trace.Interrupt, c.Vector, c.RIP, 0)
-	c = k.save(th, c)
+	if c.User() {
+		own := &k.contexts[th]
+		cpu.Leave(c, own, ureg.Interrupt)
+		c = own
+	} else {
+		c = k.save(th, c)
+	}
 	if due {
 		pc.kicks |= k.threads.Yield(id)
 		return k.next(cpu)

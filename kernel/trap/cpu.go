@@ -65,6 +65,7 @@ func (c *CPU) Load() {
 	x86.LoadIDT(addressOf(&d[2]))
 	x86.LoadTR(SelTSS)
 	x86.WriteGSBase(c.Self)
+	x86.WriteMSR(x86.MSRKGSBase, c.Self) // what SWAPGS gives a SYSCALL from ring 3
 	x86.WriteMSR(x86.MSRSTAR, SelUserBase<<48|SelKernelCode<<32)
 	x86.WriteMSR(x86.MSRLSTAR, addressOfEntry())
 	x86.WriteMSR(x86.MSRSFMASK, x86.FlagIF|x86.FlagDF|x86.FlagTF|x86.FlagAC|x86.FlagNT)

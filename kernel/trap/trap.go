@@ -21,6 +21,8 @@
 // entry or exit need no special case: save FS and GS base, set the kernel's, put them back at the end.
 package trap
 
+import "sync/atomic"
+
 // Vectors 0–31 are the CPU's (SDM vol. 3A, table 6-1). The rest are assigned here.
 const (
 	VecDivide    = 0
@@ -167,12 +169,21 @@ type CPU struct {
 	scratch  uint64
 	ID       uint64 // 0..n-1, dense; the index of everything per CPU
 	APICID   uint64
-	gOf      [granules]uint64
-	gdt      [8]uint64
-	tss      [26]uint32
-	desc     [4]uint64 // pseudo-descriptors for LGDT and LIDT
-	g        [numStacks]runtimeG
-	m        [numStacks]runtimeM
+
+	// What ring 3 needs; see user.go.
+	InUser    atomic.Uint64 // address of the User that runs in ring 3 here, or is on its way there or back
+	Root      atomic.Uint64 // of the page tables in CR3, if not the kernel's own; else 0
+	Owner     uint64        // address of the User whose extended state is in the CPU's registers, 0 if nobody's
+	FlushUser atomic.Uint64 // 1: CR3 must be loaded again before ring 3 runs here
+	SaveOwner atomic.Uint64 // 1: somebody waits for Owner's state
+	DropRoot  atomic.Uint64 // these page tables go away
+
+	gOf  [granules]uint64
+	gdt  [8]uint64
+	tss  [26]uint32
+	desc [4]uint64 // pseudo-descriptors for LGDT and LIDT
+	g    [numStacks]runtimeG
+	m    [numStacks]runtimeM
 }
 
 // Handlers are the kernel's side of the entries. Each runs as kernel code and returns the Context to restore: the one

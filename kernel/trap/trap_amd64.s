@@ -92,8 +92,193 @@ nested:
 	JMP CX
 
 user:
-	// There is no ring 3 yet: nothing can come from there.
-	UD2
+	// From ring 3. GS base is the program's, the one that SWAPGS brings this CPU's.
+	SWAPGS
+	MOVQ SP, CPU_scratch(GS)
+	MOVQ CPU_InUser(GS), SP // the User
+	MOVQ AX, userRegs_RAX(SP)
+	MOVQ BX, userRegs_RBX(SP)
+	MOVQ CX, userRegs_RCX(SP)
+	MOVQ CX, userRegs_RIP(SP)
+	MOVQ DX, userRegs_RDX(SP)
+	MOVQ SI, userRegs_RSI(SP)
+	MOVQ DI, userRegs_RDI(SP)
+	MOVQ BP, userRegs_RBP(SP)
+	MOVQ R8, userRegs_R8(SP)
+	MOVQ R9, userRegs_R9(SP)
+	MOVQ R10, userRegs_R10(SP)
+	MOVQ R11, userRegs_R11(SP)
+	MOVQ R11, userRegs_RFLAGS(SP)
+	MOVQ R12, userRegs_R12(SP)
+	MOVQ R13, userRegs_R13(SP)
+	MOVQ R14, userRegs_R14(SP)
+	MOVQ R15, userRegs_R15(SP)
+	MOVQ SP, DI
+	MOVQ CPU_scratch(GS), AX
+	MOVQ AX, userRegs_RSP(DI)
+	MOVQ CPU_Self(GS), BX
+	SWAPGS
+	RDGSBASEQ AX
+	MOVQ AX, userRegs_GSBase(DI)
+	WRGSBASEQ BX
+	MOVQ $const_trapSyscall, userRegs_Trap(DI)
+	RDFSBASEQ AX
+	MOVQ AX, userRegs_FSBase(DI)
+	MOVUPS X0, (userRegs_X+0)(DI)
+	MOVUPS X1, (userRegs_X+16)(DI)
+	MOVUPS X2, (userRegs_X+32)(DI)
+	MOVUPS X3, (userRegs_X+48)(DI)
+	MOVUPS X4, (userRegs_X+64)(DI)
+	MOVUPS X5, (userRegs_X+80)(DI)
+	MOVUPS X6, (userRegs_X+96)(DI)
+	MOVUPS X7, (userRegs_X+112)(DI)
+	MOVUPS X8, (userRegs_X+128)(DI)
+	MOVUPS X9, (userRegs_X+144)(DI)
+	MOVUPS X10, (userRegs_X+160)(DI)
+	MOVUPS X11, (userRegs_X+176)(DI)
+	MOVUPS X12, (userRegs_X+192)(DI)
+	MOVUPS X13, (userRegs_X+208)(DI)
+	MOVUPS X14, (userRegs_X+224)(DI)
+	MOVUPS X15, (userRegs_X+240)(DI)
+	STMXCSR userRegs_MXCSR(DI)
+	CMPL userRegs_MXCSR(DI), $const_DefaultMXCSR // loading it is dear
+	JEQ usual
+	LDMXCSR ·defaultMXCSR(SB)
+usual:
+	MOVQ $0, CPU_InUser(BX)
+	MOVQ CPU_Current(BX), AX
+	MOVQ Context_ThreadFS(AX), AX
+	WRFSBASEQ AX
+	MOVQ User_SP(DI), SP
+	PUSHQ User_BP(DI) // not MOVQ: vet takes a write of BP here for a frame pointer lost
+	POPQ BP
+	STI
+	RET // from toUser
+
+// func enterUser(u *User)
+TEXT ·enterUser(SB),NOSPLIT,$8-8
+	MOVQ u+0(FP), DI
+	CALL ·toUser(SB)
+	RET
+
+// toUser goes to ring 3 with the registers of the User at RDI, and returns to its caller when ring 3 is left: through the
+// SYSCALL entry above, or through fromUser. It has no frame: User.SP is where its return address is.
+TEXT ·toUser(SB),NOSPLIT|NOFRAME,$0
+	CLI
+	MOVQ SP, User_SP(DI)
+	MOVQ BP, User_BP(DI)
+	// The exchange is a full barrier: who wants something of this CPU stores that first and then looks at InUser.
+	MOVQ DI, AX
+	XCHGQ AX, CPU_InUser(GS)
+	CMPQ CPU_FlushUser(GS), $0
+	JNE notready
+	CMPL User_Kicked(DI), $0
+	JNE notready
+	CMPQ CPU_Owner(GS), DI
+	JNE notready
+	MOVQ User_Root(DI), AX
+	CMPQ CPU_Root(GS), AX
+	JNE notready
+	MOVQ userRegs_RIP(DI), CX
+	MOVQ CX, DX
+	SHRQ $47, DX
+	JNE notready // SYSRET and IRET would fault in ring 0
+	CMPL userRegs_MXCSR(DI), $const_DefaultMXCSR
+	JEQ mxcsr
+	LDMXCSR userRegs_MXCSR(DI)
+mxcsr:
+	MOVUPS (userRegs_X+0)(DI), X0
+	MOVUPS (userRegs_X+16)(DI), X1
+	MOVUPS (userRegs_X+32)(DI), X2
+	MOVUPS (userRegs_X+48)(DI), X3
+	MOVUPS (userRegs_X+64)(DI), X4
+	MOVUPS (userRegs_X+80)(DI), X5
+	MOVUPS (userRegs_X+96)(DI), X6
+	MOVUPS (userRegs_X+112)(DI), X7
+	MOVUPS (userRegs_X+128)(DI), X8
+	MOVUPS (userRegs_X+144)(DI), X9
+	MOVUPS (userRegs_X+160)(DI), X10
+	MOVUPS (userRegs_X+176)(DI), X11
+	MOVUPS (userRegs_X+192)(DI), X12
+	MOVUPS (userRegs_X+208)(DI), X13
+	MOVUPS (userRegs_X+224)(DI), X14
+	MOVUPS (userRegs_X+240)(DI), X15
+	MOVQ userRegs_FSBase(DI), AX
+	WRFSBASEQ AX
+	MOVQ userRegs_RFLAGS(DI), R11
+	ANDL $const_userFlags, R11
+	ORL $0x202, R11 // IF and the bit that is always 1
+	// SYSRET takes RIP and flags from RCX and R11, so it can only continue what SYSCALL left and nobody changed. It does not
+	// restore RF, and a trap flag would act one instruction late.
+	CMPQ userRegs_RCX(DI), CX
+	JNE viaIRET
+	CMPQ userRegs_R11(DI), R11
+	JNE viaIRET
+	TESTL $0x10100, R11
+	JNE viaIRET
+	MOVQ userRegs_GSBase(DI), AX
+	WRGSBASEQ AX
+	MOVQ userRegs_RAX(DI), AX
+	MOVQ userRegs_RBX(DI), BX
+	MOVQ userRegs_RDX(DI), DX
+	MOVQ userRegs_RSI(DI), SI
+	PUSHQ userRegs_RBP(DI)
+	POPQ BP
+	MOVQ userRegs_R8(DI), R8
+	MOVQ userRegs_R9(DI), R9
+	MOVQ userRegs_R10(DI), R10
+	MOVQ userRegs_R12(DI), R12
+	MOVQ userRegs_R13(DI), R13
+	MOVQ userRegs_R14(DI), R14
+	MOVQ userRegs_R15(DI), R15
+	MOVQ userRegs_RSP(DI), SP
+	MOVQ userRegs_RDI(DI), DI
+	BYTE $0x48; BYTE $0x0f; BYTE $0x07 // SYSRETQ
+
+viaIRET:
+	MOVQ CPU_KernelSP(GS), BX // any stack of this CPU that is free
+	SUBQ $40, BX
+	MOVQ CX, 0(BX)
+	MOVQ $const_SelUserCode, 8(BX)
+	MOVQ R11, 16(BX)
+	MOVQ userRegs_RSP(DI), AX
+	MOVQ AX, 24(BX)
+	MOVQ $const_SelUserData, 32(BX)
+	MOVQ BX, SP
+	MOVQ userRegs_GSBase(DI), AX
+	WRGSBASEQ AX
+	MOVQ userRegs_RAX(DI), AX
+	MOVQ userRegs_RBX(DI), BX
+	MOVQ userRegs_RCX(DI), CX
+	MOVQ userRegs_RDX(DI), DX
+	MOVQ userRegs_RSI(DI), SI
+	PUSHQ userRegs_RBP(DI)
+	POPQ BP
+	MOVQ userRegs_R8(DI), R8
+	MOVQ userRegs_R9(DI), R9
+	MOVQ userRegs_R10(DI), R10
+	MOVQ userRegs_R11(DI), R11
+	MOVQ userRegs_R12(DI), R12
+	MOVQ userRegs_R13(DI), R13
+	MOVQ userRegs_R14(DI), R14
+	MOVQ userRegs_R15(DI), R15
+	MOVQ userRegs_RDI(DI), DI
+	IRETQ
+
+notready:
+	MOVQ $0, CPU_InUser(GS)
+	MOVL $1, User_notReady(DI)
+	STI
+	RET
+
+// fromUser is where a thread continues that an interrupt or exception took out of ring 3: at the return address of toUser.
+TEXT ·fromUser(SB),NOSPLIT|NOFRAME,$0
+	RET
+
+TEXT ·addressOfFromUser(SB),NOSPLIT,$0-8
+	LEAQ ·fromUser(SB), AX
+	MOVQ AX, ret+0(FP)
+	RET
 
 // restore continues the Context at RDI. Interrupts are off, GS is this CPU's.
 TEXT ·restore(SB),NOSPLIT|NOFRAME,$0
@@ -145,9 +330,17 @@ full:
 	LDMXCSR Context_MXCSR(DI)
 	MOVQ Context_FSBase(DI), CX
 	WRFSBASEQ CX
-	// A ring 0 thread may have moved here from another CPU: only ring 3 has a GS base of its own to put back.
+	// A ring 0 thread may have moved here from another CPU: only ring 3 has a GS base of its own to put back. And what an NMI, #DB or
+	// #MC interrupted on the way in or out, which cannot move.
 	TESTQ $3, Context_CS(DI)
-	JEQ ring0
+	JNE gs
+	CMPQ Context_Vector(DI), $const_VecNMI
+	JEQ gs
+	CMPQ Context_Vector(DI), $const_VecDebug
+	JEQ gs
+	CMPQ Context_Vector(DI), $const_VecMachine
+	JNE ring0
+gs:
 	MOVQ Context_GSBase(DI), CX
 	WRGSBASEQ CX
 ring0:

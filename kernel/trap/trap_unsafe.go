@@ -31,3 +31,15 @@ func addressOf[T any](p *T) uint64 { return uint64(uintptr(unsafe.Pointer(p))) }
 
 // The CPU record must end before the first stack; a negative array length stops the build otherwise.
 var _ [2*granule - unsafe.Sizeof(CPU{})]byte
+
+// userAt returns the User at address a.
+func userAt(a uint64) *User { return (*User)(unsafe.Add(nil, a)) }
+
+// Address returns the address of u.
+func (u *User) Address() uint64 { return addressOf(u) }
+
+// User returns the User that runs in ring 3 on c: there must be one.
+func (c *CPU) User() *User { return userAt(c.InUser.Load()) }
+
+// OwnerUser returns the User whose extended state is in c's registers: there must be one.
+func (c *CPU) OwnerUser() *User { return userAt(c.Owner) }

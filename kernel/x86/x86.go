@@ -92,6 +92,18 @@ func ReadFSBase() uint64
 // WriteXCR0 sets extended control register 0 (XSETBV), the vector state the CPU may use.
 func WriteXCR0(v uint64)
 
+// XSave stores the components of mask that XCR0 has to the image at p, 64-byte aligned (XSAVE).
+func XSave(p, mask uint64)
+
+// XRestore loads the components of mask from the image at p (XRSTOR). A bad header is a #GP.
+func XRestore(p, mask uint64)
+
+// FXSave stores x87, MMX and XMM state to the 512 bytes at p, 16-byte aligned (FXSAVE64).
+func FXSave(p uint64)
+
+// FXRestore loads it (FXRSTOR64). Reserved bits of MXCSR are a #GP.
+func FXRestore(p uint64)
+
 // LoadGDT loads the GDT register from the 10-byte pseudo-descriptor at p (LGDT) and reloads CS with selector cs and
 // the data segment registers DS, ES, SS with ds. FS and GS selectors, and so their bases, are left alone.
 func LoadGDT(p uint64, cs, ds uint16)

@@ -213,3 +213,27 @@ TEXT ·Breakpoint(SB),NOSPLIT,$0-0
 
 TEXT ·Undefined(SB),NOSPLIT,$0-0
 	UNDEF
+
+TEXT ·XSave(SB),NOSPLIT,$0-16
+	MOVQ p+0(FP), DI
+	MOVL mask+8(FP), AX
+	MOVL mask_hi+12(FP), DX
+	XSAVE64 (DI)
+	RET
+
+TEXT ·XRestore(SB),NOSPLIT,$0-16
+	MOVQ p+0(FP), DI
+	MOVL mask+8(FP), AX
+	MOVL mask_hi+12(FP), DX
+	XRSTOR64 (DI)
+	RET
+
+TEXT ·FXSave(SB),NOSPLIT,$0-8
+	MOVQ p+0(FP), DI
+	FXSAVE64 (DI)
+	RET
+
+TEXT ·FXRestore(SB),NOSPLIT,$0-8
+	MOVQ p+0(FP), DI
+	FXRSTOR64 (DI)
+	RET
