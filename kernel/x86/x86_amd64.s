@@ -216,15 +216,17 @@ TEXT ·Undefined(SB),NOSPLIT,$0-0
 
 TEXT ·XSave(SB),NOSPLIT,$0-16
 	MOVQ p+0(FP), DI
-	MOVL mask+8(FP), AX
-	MOVL mask_hi+12(FP), DX
+	MOVQ mask+8(FP), AX
+	MOVQ AX, DX
+	SHRQ $32, DX
 	XSAVE64 (DI)
 	RET
 
 TEXT ·XRestore(SB),NOSPLIT,$0-16
 	MOVQ p+0(FP), DI
-	MOVL mask+8(FP), AX
-	MOVL mask_hi+12(FP), DX
+	MOVQ mask+8(FP), AX
+	MOVQ AX, DX
+	SHRQ $32, DX
 	XRSTOR64 (DI)
 	RET
 
