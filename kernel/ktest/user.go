@@ -83,7 +83,7 @@ func (p *program) close() {
 
 // thread makes a thread of p that starts at the beginning of the code.
 func (p *program) thread() *machine.UserThread {
-	t := machine.NewUserThread()
+	t := machine.NewUserThread(&ureg.Frame{OrigRAX: ureg.NoSyscall})
 	t.Frame().RIP = userCode
 	t.Frame().RSP = userData + 0x1000
 	return t
@@ -299,7 +299,7 @@ func userPreempt(s *suite) error {
 
 // userVectors: each thread keeps its own x87 and AVX registers, wherever it goes.
 func userVectors(s *suite) error {
-	avx := machine.NewUserThread().Features()&4 != 0
+	avx := machine.NewUserThread(&ureg.Frame{OrigRAX: ureg.NoSyscall}).Features()&4 != 0
 	code := []byte{0xdf, 0x6e, 0x20} // fild qword [rsi+32]
 	if avx {
 		code = append(code, 0xc5, 0xfe, 0x6f, 0x2e) // vmovdqu ymm5, [rsi]

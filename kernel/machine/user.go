@@ -34,20 +34,20 @@ func CanRunUser() error {
 	return nil
 }
 
-// NewUserThread makes a thread whose registers are zero and whose extended state is what programs start with. Close it.
-func NewUserThread() *UserThread {
+// NewUserThread makes a thread whose registers are in f, and whose extended state is what programs start with. Close it.
+func NewUserThread(f *ureg.Frame) *UserThread {
 	t := &UserThread{}
+	t.u.Regs = f
 	raw := make([]byte, t.Size()+64)
 	off := -addr(&raw[0]) & 63
 	t.image = raw[off : off+uint64(t.Size())]
 	t.u.Image = addr(&t.image[0])
-	t.u.Regs.OrigRAX = ureg.NoSyscall
-	t.Reset(&t.u.Regs)
+	t.Reset(f)
 	return t
 }
 
 // Frame has the registers.
-func (t *UserThread) Frame() *ureg.Frame { return &t.u.Regs }
+func (t *UserThread) Frame() *ureg.Frame { return t.u.Regs }
 
 // Enter runs the thread in ring 3 on the page tables at root until it leaves; Frame().Trap says why. It is ureg.Interrupt
 // if the kernel wants the CPU for something else, or after a Kick.

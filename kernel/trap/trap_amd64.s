@@ -96,6 +96,7 @@ user:
 	SWAPGS
 	MOVQ SP, CPU_scratch(GS)
 	MOVQ CPU_InUser(GS), SP // the User
+	MOVQ User_Regs(SP), SP
 	MOVQ AX, userRegs_RAX(SP)
 	MOVQ BX, userRegs_RBX(SP)
 	MOVQ CX, userRegs_RCX(SP)
@@ -145,6 +146,7 @@ user:
 	JEQ usual
 	LDMXCSR ·defaultMXCSR(SB)
 usual:
+	MOVQ CPU_InUser(BX), DI
 	MOVQ $0, CPU_InUser(BX)
 	MOVQ CPU_Current(BX), AX
 	MOVQ Context_ThreadFS(AX), AX
@@ -179,10 +181,12 @@ TEXT ·toUser(SB),NOSPLIT|NOFRAME,$0
 	MOVQ User_Root(DI), AX
 	CMPQ CPU_Root(GS), AX
 	JNE notready
-	MOVQ userRegs_RIP(DI), CX
+	MOVQ User_Regs(DI), AX
+	MOVQ userRegs_RIP(AX), CX
 	MOVQ CX, DX
 	SHRQ $47, DX
 	JNE notready // SYSRET and IRET would fault in ring 0
+	MOVQ AX, DI
 	CMPL userRegs_MXCSR(DI), $const_DefaultMXCSR
 	JEQ mxcsr
 	LDMXCSR userRegs_MXCSR(DI)

@@ -21,7 +21,7 @@ import (
 // User is the CPU state of a user thread. It must not move while it exists: a heap object of its own or static. The
 // thread's goroutine owns all but the atomics.
 type User struct {
-	Regs     ureg.Frame
+	Regs     *ureg.Frame   // in memory that stays where it is, as the heap does
 	SP, BP   uint64        // of thread code while ring 3 runs
 	Root     uint64        // physical address of the page tables to run on
 	Image    uint64        // address of the memory for the extended state: an XSAVE image, 64-byte aligned
@@ -30,7 +30,7 @@ type User struct {
 	notReady uint32        // set by enterUser
 }
 
-// userRegs gives assembly the offsets of Regs, which is first.
+// userRegs gives assembly the offsets of a Frame.
 type userRegs ureg.Frame
 
 const (
@@ -56,7 +56,7 @@ func enterUser(u *User)
 // makes t the Context that continues the thread. ThreadFS of t stays.
 func (c *CPU) Leave(from, t *Context, why ureg.Trap) {
 	u := c.User()
-	r := &u.Regs
+	r := u.Regs
 	r.X, r.MXCSR, r.FSBase, r.GSBase = from.X, from.MXCSR, from.FSBase, from.GSBase
 	r.R15, r.R14, r.R13, r.R12, r.R11, r.R10, r.R9, r.R8 = from.R15, from.R14, from.R13, from.R12, from.R11, from.R10, from.R9, from.R8
 	r.RBP, r.RDI, r.RSI, r.RDX, r.RCX, r.RBX, r.RAX = from.RBP, from.RDI, from.RSI, from.RDX, from.RCX, from.RBX, from.RAX
