@@ -1,0 +1,293 @@
+package main
+
+import (
+	"context"
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"dinos/boot/build"
+	"dinos/kernel/rpcbench"
+	"dinos/kernel/rtbench"
+	"dinos/qemu/testrack"
+	"dinos/qemu/vm"
+	"dinos/shmem/layout"
+)
+
+// rpcOptions are the flags of bench rpc.
+type rpcOptions struct {
+	rounds, dkernels, smp int
+	quick, noTCP          bool
+	csv                   string
+}
+
+func newBenchRPCCmd() *cobra.Command {
+	opt := rpcOptions{}
+	cmd := &cobra.Command{
+		Use:   "rpc",
+		Short: "RPCs between kernels beside TCP between two Linux machines in the same QEMU",
+		Long: `Rpc starts a ckernel and dkernels and measures null RPCs between them: with both ends awake, with both halted before each call
+(a doorbell wakes them), and in a pipeline, from one dkernel and from several at once. Beside it, a small message and its answer
+over TCP between two Linux machines: same QEMU, accelerator and vCPUs, virtio-net devices that a socket connects. "min" is the
+best sample, which a busy host disturbs least; the rest are medians over the rounds.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			return benchRPC(ctx, opt, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	fs := cmd.Flags()
+	fs.IntVar(&opt.rounds, "rounds", 5, "rounds")
+	fs.IntVar(&opt.dkernels, "dkernels", 4, "the largest number of dkernels that call at once")
+	fs.IntVar(&opt.smp, "smp", 1, "vCPUs of each machine")
+	fs.BoolVar(&opt.quick, "quick", false, "few calls: a test of the benchmark, not of the system")
+	fs.BoolVar(&opt.noTCP, "no-tcp", false, "do not start Linux")
+	fs.StringVar(&opt.csv, "csv", "", "also write every result to this file")
+	return cmd
+}
+
+// rpcSample is a result of one kernel in one round.
+type rpcSample struct {
+	what   string // the row
+	system string // dinos or linux
+	round  int
+	peer   int
+	r      rtbench.Result
+}
+
+func benchRPC(ctx context.Context, opt rpcOptions, out, log io.Writer) error {
+	if opt.rounds < 1 || opt.dkernels < 1 || opt.dkernels >= layout.MaxMachines || opt.smp < 1 {
+		return fmt.Errorf("bench rpc: %d rounds, %d dkernels, %d vCPUs: want at least 1 of each, and at most %d dkernels",
+			opt.rounds, opt.dkernels, opt.smp, layout.MaxMachines-1)
+	}
+	accel := vm.DetectAccel()
+	fmt.Fprintf(log, "accelerator: %s\n", accel.Why)
+	samples, err := rpcOnDinos(ctx, opt, accel, log)
+	if err != nil {
+		return err
+	}
+	if opt.csv != "" {
+		if err := writeRPCCSV(opt.csv, samples); err != nil {
+			return err
+		}
+	}
+	return printRPC(out, opt, samples)
+}
+
+// rpcRack is a rack for the benchmark.
+type rpcRack struct {
+	*testrack.Rack
+	blocks   []*layout.Machine
+	machines []*vm.VM
+	consoles []*strings.Builder
+	seq      uint16
+}
+
+func (r *rpcRack) close() {
+	for _, m := range r.machines {
+		m.Close()
+	}
+	r.Close()
+}
+
+// rpcOnDinos measures RPCs between kernels.
+func rpcOnDinos(ctx context.Context, opt rpcOptions, accel vm.Accel, log io.Writer) ([]rpcSample, error) {
+	dir, err := vm.NewRunDir()
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	images := map[bool]string{true: dir.Join("ckernel.elf"), false: dir.Join("dkernel.elf")}
+	for c, pkg := range map[bool]string{true: "dinos/cmd/ckernel", false: "dinos/cmd/dkernel"} {
+		if err := build.Kernel(ctx, build.Options{Package: pkg}, images[c]); err != nil {
+			return nil, err
+		}
+	}
+	var samples []rpcSample
+	for round := range opt.rounds {
+		for _, n := range rpcRackSizes(opt.dkernels) {
+			fmt.Fprintf(log, "round %d of %d: %d dkernels\n", round+1, opt.rounds, n)
+			s, err := rpcRound(ctx, opt, accel, images, n)
+			if err != nil {
+				return nil, err
+			}
+			for i := range s {
+				s[i].round = round + 1
+			}
+			samples = append(samples, s...)
+		}
+	}
+	return samples, nil
+}
+
+// rpcRackSizes are 1, 2, 4, … up to n.
+func rpcRackSizes(n int) []int {
+	var list []int
+	for k := 1; k < n; k *= 2 {
+		list = append(list, k)
+	}
+	return append(list, n)
+}
+
+// rpcRound measures on a rack of n dkernels.
+func rpcRound(ctx context.Context, opt rpcOptions, accel vm.Accel, images map[bool]string, n int) ([]rpcSample, error) {
+	r, err := startRPCRack(ctx, opt, accel, images, n)
+	if err != nil {
+		return nil, err
+	}
+	defer r.close()
+	scale := func(arg uint32) uint32 {
+		if opt.quick {
+			return max(arg/50, 10)
+		}
+		return arg
+	}
+	var samples []rpcSample
+	add := func(what string, kind rpcbench.Kind, arg uint32) {
+		if err != nil {
+			return
+		}
+		var s []rpcSample
+		s, err = r.measure(ctx, kind, scale(arg))
+		for i := range s {
+			s[i].what = what
+		}
+		samples = append(samples, s...)
+	}
+	if n == 1 {
+		add("null RPC, both awake", rpcbench.Awake, 100_000)
+		add("null RPC, both halted", rpcbench.Halted, 300)
+	}
+	add(fmt.Sprintf("null RPCs, %d dkernels, one at a time each", n), rpcbench.Awake, 50_000)
+	add(fmt.Sprintf("null RPCs, %d dkernels, pipelined", n), rpcbench.Pipelined, 1000)
+	return samples, err
+}
+
+func startRPCRack(ctx context.Context, opt rpcOptions, accel vm.Accel, images map[bool]string, n int) (*rpcRack, error) {
+	t, err := testrack.New(testrack.Config{Layout: layout.Config{Machines: n + 1},
+		Kernel: vm.Config{CPUs: opt.smp, Memory: 256 << 20, Accel: &accel}})
+	if err != nil {
+		return nil, err
+	}
+	r := &rpcRack{Rack: t}
+	for peer := range n + 1 {
+		b, err := t.Block(peer)
+		if err != nil {
+			r.close()
+			return nil, err
+		}
+		m, err := t.Start(peer, images[peer == layout.Ckernel], "bench=rpc")
+		if err != nil {
+			r.close()
+			return nil, err
+		}
+		r.blocks, r.machines = append(r.blocks, b), append(r.machines, m)
+	}
+	// A few calls of each show that all are there.
+	if _, err := r.measure(ctx, rpcbench.Awake, 10); err != nil {
+		r.close()
+		return nil, err
+	}
+	return r, nil
+}
+
+// measure has all dkernels run a command at once and returns their results.
+func (r *rpcRack) measure(ctx context.Context, kind rpcbench.Kind, arg uint32) ([]rpcSample, error) {
+	r.seq++
+	c := rpcbench.Command{Sequence: r.seq, Kind: kind, Arg: arg}
+	for _, b := range r.blocks[1:] {
+		rpcbench.Ask(b, c)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
+	defer cancel()
+	err := testrack.Await(ctx, fmt.Sprintf("the benchmark %v", kind), r.machines, func() bool {
+		return !slices.ContainsFunc(r.blocks[1:], func(b *layout.Machine) bool { return !rpcbench.Done(b, c) })
+	})
+	if err != nil {
+		return nil, err
+	}
+	var samples []rpcSample
+	for i, m := range r.machines[1:] {
+		name := c.Name()
+		line, _, err := m.Console().Find(ctx, 0, func(s string) bool { return strings.Contains(s, rtbench.Prefix) && strings.Contains(s, `"`+name+`"`) })
+		if err != nil {
+			return nil, fmt.Errorf("%s: result of %s: %w", m.Config().Name, name, err)
+		}
+		res, _, err := rtbench.Parse(line)
+		if err != nil {
+			return nil, err
+		}
+		samples = append(samples, rpcSample{system: "dinos", peer: i + 1, r: res})
+	}
+	return samples, nil
+}
+
+// rpcRow is a row of the table: medians over the rounds, of each round's worst kernel.
+type rpcRow struct {
+	what, system  string
+	min, p50, p99 float64
+	rate          float64 // of all kernels together, per second
+}
+
+func printRPC(out io.Writer, opt rpcOptions, samples []rpcSample) error {
+	var order []string
+	by := map[string][]rpcSample{}
+	for _, s := range samples {
+		k := s.system + "\x00" + s.what
+		if by[k] == nil {
+			order = append(order, k)
+		}
+		by[k] = append(by[k], s)
+	}
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintf(out, "%d host CPUs, %d vCPUs a machine, µs\n", runtime.NumCPU(), opt.smp)
+	fmt.Fprintln(w, "\tmin\tp50\tp99\tall together, 1000/s\t")
+	for _, k := range order {
+		system, what, _ := strings.Cut(k, "\x00")
+		list := by[k]
+		at := func(f func(rtbench.Result) float64) float64 {
+			v := make([]float64, len(list))
+			for i, s := range list {
+				v[i] = f(s.r)
+			}
+			return middle(v) / 1000
+		}
+		rate := 0.0
+		for _, s := range list {
+			rate += 1e6 / s.r.P50
+		}
+		rate /= float64(opt.rounds)
+		fmt.Fprintf(w, "%s: %s\t%.2f\t%.2f\t%.2f\t%.0f\t\n", system, what, at(rtMin), at(rtP50), at(rtP99), rate)
+	}
+	return w.Flush()
+}
+
+func writeRPCCSV(path string, samples []rpcSample) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	w := csv.NewWriter(f)
+	w.Write([]string{"what", "system", "round", "peer", "unit", "min", "p50", "p99", "samples"})
+	num := func(v float64) string { return strconv.FormatFloat(v, 'g', 8, 64) }
+	for _, s := range samples {
+		w.Write([]string{s.what, s.system, strconv.Itoa(s.round), strconv.Itoa(s.peer), s.r.Unit, num(s.r.Min), num(s.r.P50), num(s.r.P99), strconv.Itoa(s.r.N)})
+	}
+	w.Flush()
+	return errors.Join(w.Error(), f.Close())
+}
+

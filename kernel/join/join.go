@@ -1,0 +1,80 @@
+// Package join is the step of both kernels from the machine to its rack.
+package join
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"dinos/kernel/ivshmem"
+	"dinos/kernel/link"
+	"dinos/kernel/machine"
+	"dinos/kernel/testproto"
+	"dinos/shmem/peer"
+	"dinos/shmem/rpc"
+)
+
+// Clock is the machine's time since boot as the clock of package rpc.
+type Clock struct{}
+
+// Now implements [rpc.Clock].
+func (Clock) Now() int64 { return int64(machine.Now()) }
+
+var _ rpc.Clock = Clock{}
+
+// Rack opens the memory of the rack that the machine is part of, for a kernel of kind 'c' or 'd'. Without an ivshmem device
+// there is none: it says so, and alone is true. From here on the kernel goes by its name in the rack.
+func Rack(m *machine.Machine, kind byte) (cfg peer.Config, alone bool, err error) {
+	id, err := link.ParseIdentity(m.Args)
+	if err != nil {
+		return cfg, false, err
+	}
+	d, err := link.Find(m.Devices())
+	if err != nil {
+		return cfg, false, err
+	}
+	if d == nil {
+		if id.Given {
+			return cfg, false, fmt.Errorf("%w: the command line has %s=%d, but the machine has no ivshmem device (QEMU: -device ivshmem-doorbell)",
+				link.ErrDevice, link.WordPeer, id.Peer)
+		}
+		fmt.Printf("dinos %s: no ivshmem device: this kernel is alone\n", m.Name)
+		return cfg, true, nil
+	}
+	dev, err := ivshmem.Open(m.PCI(), d, link.Vectors)
+	if err != nil {
+		return cfg, false, err
+	}
+	ram, _ := machine.Memory()
+	_, hz := machine.Stamp()
+	cfg, _, err = link.Attach(link.Machine{Possible: len(m.MADT.CPUs), Cores: m.MADT.Enabled(), RAM: ram, TSCHz: hz, Clock: Clock{},
+		TSC: func() uint64 { tsc, _ := machine.Stamp(); return tsc }, Random: random}, dev, id, kind)
+	if err != nil {
+		return cfg, false, err
+	}
+	m.Name = cfg.Name
+	cfg.Log = func(text string) { machine.Print(cfg.Name + ": " + text) }
+	fmt.Printf("dinos %s: peer %d, doorbell %d, %d MiB of shared memory\n", cfg.Name, cfg.Self, cfg.Doorbell, cfg.Memory.Len()>>20)
+	return cfg, false, nil
+}
+
+func random() uint64 {
+	var b [8]byte
+	rand.Read(b[:]) // never fails
+	return binary.LittleEndian.Uint64(b[:])
+}
+
+// End ends the machine as err, which ended the kernel's place in the rack, says: nil is an end in order. It says so in one line.
+func End(name string, err error) {
+	switch {
+	case err == nil:
+		fmt.Printf("dinos %s: left the rack\n", name)
+		machine.Exit(testproto.ExitPass)
+	case errors.Is(err, peer.ErrFenced), errors.Is(err, peer.ErrReplaced):
+		fmt.Printf("dinos %s: fenced: %v\n", name, err)
+		machine.Exit(testproto.ExitFenced)
+	}
+	fmt.Printf("dinos %s: %v\n", name, err)
+	machine.Exit(testproto.ExitFail)
+}
