@@ -9,7 +9,9 @@
 //	0x000  magic · version · generation (region.Header)   by the ckernel
 //	0x018  process                                        by the ckernel
 //	0x020  part                                           by the ckernel
-//	0x028  check of the above, the log's number and rack  by the ckernel
+//	0x028  maker, a machine                               by the ckernel
+//	0x030  its life                                       by the ckernel
+//	0x038  check of the above, the log's number and rack  by the ckernel
 //	0x080  generation of the log once it is formatted     by its maker
 //	0x100  64 owners: peer:8 | incarnation:16 | check:8 | life:32, one per replica slot, by the machine of the replica
 //
@@ -34,8 +36,6 @@ const (
 	Slots      = 64 // replicas of a log
 
 	offProcess = 0x18
-	offPart    = 0x20
-	offCheck   = 0x28
 	offReady   = 0x80
 	offOwners  = 0x100
 )
@@ -50,6 +50,8 @@ type Label struct {
 	Process    uint64 // 0 for the rack's own
 	Part       uint32
 	Generation uint64 // of this use of the log, not 0
+	Maker      int    // the machine that is to format it
+	Life       uint64 // and its generation
 }
 
 // Dir is the directory of a rack. It is a plain value.
@@ -67,7 +69,11 @@ func mix(h, v uint64) uint64 {
 }
 
 func (d Dir) check(i int, l Label) uint64 {
-	return mix(mix(mix(mix(mix(0, d.k.Generation), uint64(i)), l.Process), uint64(l.Part)), l.Generation)
+	h := mix(0, d.k.Generation)
+	for _, v := range []uint64{uint64(i), l.Process, uint64(l.Part), l.Generation, uint64(l.Maker), l.Life} {
+		h = mix(h, v)
+	}
+	return h
 }
 
 // Read is the label of log i. The error wraps ErrNoLabel or layout.ErrNoSuch.
@@ -80,14 +86,14 @@ func (d Dir) Read(i int) (Label, error) {
 	if err != nil {
 		return Label{}, fmt.Errorf("%w: log %d: %w", ErrNoLabel, i, err)
 	}
-	var w [3]uint64
+	var w [5]uint64
 	for k := range w {
 		if w[k], err = r.LoadU64(offProcess + region.Off(8*k)); err != nil {
 			return Label{}, fmt.Errorf("%w: log %d: %w", ErrNoLabel, i, err)
 		}
 	}
-	l := Label{w[0], uint32(w[1]), h.Generation}
-	if uint64(l.Part) != w[1] || l.Generation == 0 || w[2] != d.check(i, l) {
+	l := Label{w[0], uint32(w[1]), h.Generation, int(uint8(w[2])), w[3]}
+	if uint64(l.Part) != w[1] || uint64(l.Maker) != w[2] || l.Generation == 0 || w[4] != d.check(i, l) {
 		return Label{}, fmt.Errorf("%w: log %d: %+v does not fit its check", ErrNoLabel, i, l)
 	}
 	return l, nil
@@ -112,7 +118,7 @@ func (d Dir) Write(i int, l Label) error {
 	if err := r.InvalidateHeader(LabelBytes); err != nil {
 		return err
 	}
-	for k, v := range []uint64{l.Process, uint64(l.Part), d.check(i, l)} {
+	for k, v := range []uint64{l.Process, uint64(l.Part), uint64(l.Maker), l.Life, d.check(i, l)} {
 		if err := r.StoreU64(offProcess+region.Off(8*k), v); err != nil {
 			return err
 		}

@@ -22,13 +22,13 @@ func TestLabels(t *testing.T) {
 	require.Equal(t, 2, d.Count())
 	_, err := d.Read(0)
 	require.ErrorIs(t, err, ErrNoLabel)
-	for _, f := range []func() error{func() error { _, err := d.Read(2); return err }, func() error { return d.Write(-1, Label{1, 1, 1}) },
+	for _, f := range []func() error{func() error { _, err := d.Read(2); return err }, func() error { return d.Write(-1, Label{1, 1, 1, 1, 1}) },
 		func() error { return d.Clear(2) }, func() error { return d.SetReady(2, 1) }, func() error { return d.SetOwner(2, 0, 1, 1, 1) },
 		func() error { return d.SetOwner(0, Slots, 1, 1, 1) }, func() error { _, err := d.Memory(2); return err }} {
 		require.ErrorIs(t, f(), layout.ErrNoSuch)
 	}
-	require.ErrorIs(t, d.Write(0, Label{1, 1, 0}), ErrNoLabel)
-	want := Label{7, 3, 11}
+	require.ErrorIs(t, d.Write(0, Label{1, 1, 0, 1, 1}), ErrNoLabel)
+	want := Label{7, 3, 11, 2, 5}
 	require.NoError(t, d.Write(1, want))
 	got, err := d.Read(1)
 	require.NoError(t, err)
@@ -54,7 +54,7 @@ func TestLabels(t *testing.T) {
 	require.Len(t, mem, 63<<10)
 
 	// Another use: what was said of the former one is gone.
-	require.NoError(t, d.Write(1, Label{8, 0, 12}))
+	require.NoError(t, d.Write(1, Label{8, 0, 12, 1, 1}))
 	require.False(t, d.Ready(1, 11))
 	_, _, ok = d.Owner(1, 63, 5)
 	require.False(t, ok)
@@ -66,7 +66,7 @@ func TestLabels(t *testing.T) {
 // TestDamage flips every bit of a label: it is read as it was or not at all.
 func TestDamage(t *testing.T) {
 	d := newDir(t)
-	want := Label{7, 3, 11}
+	want := Label{7, 3, 11, 2, 5}
 	require.NoError(t, d.Write(0, want))
 	require.NoError(t, d.SetOwner(0, 4, 5, 2, 77))
 	r, err := d.k.LogRegion(d.k.Region, 0)
