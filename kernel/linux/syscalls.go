@@ -98,12 +98,6 @@ const (
 	ILL_ILLOPN    = 2
 	TRAP_BRKPT    = 1
 	NumSignals    = 64
-	F_GETFL       = 3
-	F_SETFL       = 4
-	F_GETFD       = 1
-	F_SETFD       = 2
-	O_NONBLOCK    = 0x800
-	O_RDWR        = 2
 	EFD_SEMAPHORE = 1
 
 	CLOCK_REALTIME  = 0
