@@ -121,6 +121,9 @@ func (q *Queue) Wake(ev Events) {
 
 // Sleeper is a thread's ability to sleep. Its own goroutine calls Sleep, Until and Drain, anybody the rest. Make it with NewSleeper.
 type Sleeper struct {
+	// Slept is how long the thread has slept in all, in ns: so that CPU time can be told from waiting.
+	Slept int64
+
 	ch      chan struct{}
 	pending func() bool
 	now     func() int64
@@ -153,10 +156,12 @@ func (s *Sleeper) Sleep(deadline int64) error {
 	if s.pending != nil && s.pending() {
 		return linux.ERESTARTSYS
 	}
+	start := s.now()
 	if deadline == Forever {
 		<-s.ch
+		s.Slept += s.now() - start
 	} else {
-		d := deadline - s.now()
+		d := deadline - start
 		if d <= 0 {
 			return linux.ETIMEDOUT
 		}
@@ -165,14 +170,17 @@ func (s *Sleeper) Sleep(deadline int64) error {
 		} else {
 			s.timer.Reset(time.Duration(d))
 		}
+		late := false
 		select {
 		case <-s.ch:
 			s.timer.Stop()
 		case <-s.timer.C:
-			// Go's clock may be a moment ahead of ours.
-			if s.now() >= deadline {
-				return linux.ETIMEDOUT
-			}
+			late = true
+		}
+		now := s.now()
+		s.Slept += now - start
+		if late && now >= deadline { // Go's clock may be a moment ahead of ours
+			return linux.ETIMEDOUT
 		}
 	}
 	if s.pending != nil && s.pending() {
