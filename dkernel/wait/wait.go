@@ -128,6 +128,7 @@ type Sleeper struct {
 	pending func() bool
 	now     func() int64
 	timer   *time.Timer
+	entry   Entry // of Until: on the stack it would escape
 }
 
 // Forever is a deadline that never comes.
@@ -190,14 +191,15 @@ func (s *Sleeper) Sleep(deadline int64) error {
 }
 
 // Until waits until try succeeds: it calls try, and again after each event of mask at q. Errors: those of Sleep, and what try
-// returns other than linux.EAGAIN, which means not yet. It is what a blocking operation is made of.
+// returns other than linux.EAGAIN, which means not yet. It is what a blocking operation is made of. try does not call Until.
 func (s *Sleeper) Until(q *Queue, mask Events, deadline int64, try func() error) error {
 	if err := try(); err != linux.EAGAIN {
 		return err
 	}
-	e := Entry{W: s, Mask: mask}
-	q.Add(&e)
-	defer q.Remove(&e)
+	e := &s.entry
+	e.W, e.Mask = s, mask
+	q.Add(e)
+	defer q.Remove(e)
 	for {
 		if err := try(); err != linux.EAGAIN {
 			return err
