@@ -6,7 +6,6 @@ package rpcbench
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -94,12 +93,16 @@ func (b *Bench) Run(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// conn waits for the connection, and for the peer to be there.
+// conn waits for the connection, and for the peer to answer: what it was asked before it came up is lost.
 func (b *Bench) conn(ctx context.Context) (*rpc.Conn, error) {
+	const patience = 200 * time.Millisecond
 	for {
 		c, err := b.Conn()
-		if err == nil && c.Peer() != 0 || ctx.Err() != nil {
-			return c, errors.Join(err, ctx.Err())
+		if err == nil {
+			err = c.Call(ctx, &proto.Null{}, &proto.NullReply{}, patience)
+		}
+		if err == nil || ctx.Err() != nil {
+			return c, err
 		}
 		time.Sleep(time.Millisecond)
 	}

@@ -1,6 +1,7 @@
 package ring
 
 import (
+	"encoding/binary"
 	"fmt"
 
 	"dinos/shmem/region"
@@ -24,6 +25,7 @@ type Rx struct {
 	head     uint64 // of the next message
 	pub      uint64 // published head
 	seen     uint64 // tail as last read
+	done     word   // the last tail word up to which there was nothing to receive; for Changed
 }
 
 // AttachRx makes the receiving end of the ring of data bytes at the start of r. notify wakes the sender; it is called
@@ -53,6 +55,7 @@ func AttachRx(r region.Region, data uint64, start Start, notify func()) (*Rx, er
 		return nil, fmt.Errorf("%w: tail %#x is %d words behind head %#x, at most %d are possible", ErrCorrupt, tail, d, head, x.capacity)
 	}
 	x.head, x.pub, x.seen = head&posMask, head&posMask, head&posMask
+	x.done.Store(^tail) // nothing was looked at yet
 	x.rxSleep.Store(0)
 	x.publish()
 	return x, nil
@@ -72,6 +75,7 @@ func (x *Rx) look() error {
 		if err := x.current(t); err != nil {
 			return err
 		}
+		region.StoreRelaxed(&x.done, t)
 		return ErrStale
 	}
 	t &= posMask
@@ -80,12 +84,13 @@ func (x *Rx) look() error {
 	}
 	x.seen = t
 	if t == x.head {
+		region.StoreRelaxed(&x.done, t|x.gen<<posBits)
 		return ErrEmpty
 	}
 	return nil
 }
 
-// Recv copies the next message to buf and returns its size. Errors: ErrEmpty, ErrStale; ErrTooBig if buf is too small (the
+// Recv copies the next message to buf and returns its size; what is in buf behind the message is undefined. Errors: ErrEmpty, ErrStale; ErrTooBig if buf is too small (the
 // size is returned and the message stays); ErrCorrupt and ErrReset stick.
 func (x *Rx) Recv(buf []byte) (int, error) {
 	if x.seen == x.head || x.err != nil {
@@ -105,7 +110,12 @@ func (x *Rx) Recv(buf []byte) (int, error) {
 	if n > len(buf) {
 		return n, ErrTooBig
 	}
-	if err := x.copyOut(buf[:n], x.head+1); err != nil {
+	if n <= smallMessage && x.head%x.capacity+need <= x.capacity && len(buf) >= int(need-1)*8 {
+		rec := x.words.At(x.head)
+		for i := 1; i < int(need); i++ {
+			binary.LittleEndian.PutUint64(buf[(i-1)*8:], region.LoadRelaxed(rec.Word(i)))
+		}
+	} else if err := x.copyOut(buf[:n], x.head+1); err != nil {
 		return 0, err
 	}
 	x.head = (x.head + need) & posMask
@@ -157,6 +167,13 @@ func (x *Rx) Repair() error {
 	x.publish()
 	return nil
 }
+
+// Changed reports whether the sender has stored something since Recv last found nothing to receive. Unlike all else it may be
+// called by any goroutine, and costs two loads. It is only a hint while somebody else receives.
+func (x *Rx) Changed() bool { return x.tailWord.Load() != x.done.Load() }
+
+// Pending reports whether Recv has a message without looking at what the sender has stored since.
+func (x *Rx) Pending() bool { return x.seen != x.head }
 
 // Ready reports whether Recv would return something other than ErrEmpty or ErrStale.
 func (x *Rx) Ready() bool {

@@ -1,6 +1,7 @@
 package ring
 
 import (
+	"encoding/binary"
 	"fmt"
 
 	"dinos/shmem/region"
@@ -99,7 +100,38 @@ func (t *Tx) Push(head, body []byte) error {
 	}
 	rec := t.words.At(t.tail)
 	region.StoreRelaxed(rec.Word(0), mark(t.gen, t.tail)|uint64(n))
-	pos := t.tail + 1
+	if n <= smallMessage && t.tail%t.capacity+need <= t.capacity {
+		// All words of the message follow each other.
+		k := storeWords(rec, 1, head)
+		storeWords(rec, k, body)
+	} else if err := t.copyBoth(t.tail+1, head, body); err != nil {
+		return err
+	}
+	t.tail = (t.tail + need) & posMask
+	return nil
+}
+
+// smallMessage is what is moved word by word: calls to copy memory cost more, and very much more under emulation.
+const smallMessage = 64
+
+// storeWords stores b, padded with zeros, at word i of rec, and returns the index of the word behind it.
+func storeWords(rec region.Record, i int, b []byte) int {
+	for ; len(b) >= 8; b = b[8:] {
+		region.StoreRelaxed(rec.Word(i), binary.LittleEndian.Uint64(b))
+		i++
+	}
+	if len(b) > 0 {
+		v := uint64(0)
+		for k, c := range b {
+			v |= uint64(c) << (8 * k)
+		}
+		region.StoreRelaxed(rec.Word(i), v)
+		i++
+	}
+	return i
+}
+
+func (t *Tx) copyBoth(pos uint64, head, body []byte) error {
 	if len(head) > 0 {
 		if err := t.copyIn(pos, head); err != nil {
 			return err
@@ -107,11 +139,8 @@ func (t *Tx) Push(head, body []byte) error {
 		pos += uint64(len(head)) / 8
 	}
 	if len(body) > 0 {
-		if err := t.copyIn(pos, body); err != nil {
-			return err
-		}
+		return t.copyIn(pos, body)
 	}
-	t.tail = (t.tail + need) & posMask
 	return nil
 }
 

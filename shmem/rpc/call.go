@@ -12,7 +12,7 @@ import (
 
 // The phases of a call slot, in the low bits of its state; the id is above.
 const (
-	callIdle      uint64 = iota // nobody's, or its owner prepares or reads it
+	callDone      uint64 = iota // nobody's, or its owner prepares or reads it
 	callWaiting                 // sent; whoever moves it on from here owns the outcome
 	callFinishing               // the outcome is being stored
 	callPhase     = 3
@@ -29,9 +29,35 @@ type call struct {
 	reply    proto.Message
 	err      error
 	window   uint32        // of an accepted stream
-	done     chan struct{} // has a value once the outcome is stored
+	parked   atomic.Uint32 // 1 while the caller sleeps until there is a value in wake
+	wake     chan struct{}
+	index    uint32
 	coder    proto.Coder
 	buf      []byte
+}
+
+// settle tells the caller that the outcome of call id is stored.
+func (k *call) settle(id uint64) {
+	k.state.Store(id<<2 | callDone)
+	// The caller sets parked before it looks at state for the last time. Whoever takes parked down decides who waits for whom.
+	if k.parked.Load() != 0 && k.parked.CompareAndSwap(1, 0) {
+		k.wake <- struct{}{}
+	}
+}
+
+// over reports whether the outcome of call id is stored.
+func (k *call) over(id uint64) bool { return k.state.Load() == id<<2|callDone }
+
+// park prepares the caller of call id for sleeping until wake has a value. False means that the call is over.
+func (k *call) park(id uint64) bool {
+	k.parked.Store(1)
+	if !k.over(id) {
+		return true
+	}
+	if !k.parked.CompareAndSwap(1, 0) {
+		<-k.wake // it is just being told
+	}
+	return false
 }
 
 // finish ends whatever call is under way in the slot with err, unless it is with the life spare of the peer.
@@ -39,7 +65,7 @@ func (k *call) finish(err error, spare uint32) {
 	s := k.state.Load()
 	if s&callPhase == callWaiting && (spare == 0 || k.life.Load() != spare) && k.state.CompareAndSwap(s, s+callFinishing-callWaiting) {
 		k.err = err
-		k.done <- struct{}{}
+		k.settle(s >> 2)
 	}
 }
 
@@ -68,19 +94,29 @@ func (c *Conn) Start(ctx context.Context, req proto.Request, reply proto.Message
 }
 
 func (c *Conn) start(ctx context.Context, kind proto.Kind, req proto.Request, reply proto.Message, timeout time.Duration, s *Stream) (Pending, error) {
-	if err := c.alive(); err != nil {
-		return Pending{}, err
+	if c.troubled() {
+		if err := c.alive(); err != nil {
+			return Pending{}, err
+		}
 	}
 	if timeout <= 0 {
 		timeout = c.cfg.Timeout
 	}
 	deadline := c.loop.clock.Now() + int64(timeout)
-	k, err := c.slot(ctx, timeout)
-	if err != nil {
-		return Pending{}, err
+	i, ok := c.free.take()
+	if !ok {
+		var err error
+		if i, err = c.slot(ctx, timeout); err != nil {
+			return Pending{}, err
+		}
 	}
+	if i >= c.used.Load() {
+		c.useUpTo(i)
+	}
+	k := &c.calls[i]
+	var err error
 	if k.buf, err = k.coder.Encode(k.buf[:0], req); err != nil {
-		c.free <- k
+		c.free.put(i)
 		return Pending{}, err
 	}
 	id := k.seq
@@ -88,68 +124,77 @@ func (c *Conn) start(ctx context.Context, kind proto.Kind, req proto.Request, re
 	k.typ, k.reply, k.err = req.Type(), reply, nil
 	k.deadline.Store(deadline)
 	life := c.peer.Load()
-	k.life.Store(life)
+	if k.life.Load() != life {
+		k.life.Store(life)
+	}
 	f := proto.Frame{Kind: kind, Type: k.typ, ID: id, To: life, Arg: uint32(min(timeout/time.Microsecond+1, 1<<32-1))}
 	if s != nil {
 		f.Arg, s.life = Window, life
 		c.addStream(s, id|fromUs)
 	}
-	c.running.Add(1)
 	k.state.Store(id<<2 | callWaiting)
 	c.Stats.Calls.Add(1)
-	if err := c.post(f, k.buf); err != nil {
+	if err := c.send(f, k.buf, true); err != nil {
 		c.dropStream(id | fromUs)
 		k.finish(err, 0)
 	}
-	c.flush()
 	// The connection may have gone down before it saw this call.
-	if err := c.alive(); err != nil {
-		k.finish(err, 0)
+	if c.troubled() {
+		if err := c.alive(); err != nil {
+			k.finish(err, 0)
+		}
 	}
 	return Pending{c, k, id}, nil
 }
 
-// slot takes a free slot, waiting for one if need be.
-func (c *Conn) slot(ctx context.Context, timeout time.Duration) (*call, error) {
-	select {
-	case k := <-c.free:
-		return k, nil
-	default:
+// useUpTo notes that slot i is in use.
+func (c *Conn) useUpTo(i uint32) {
+	for u := c.used.Load(); i >= u && !c.used.CompareAndSwap(u, i+1); u = c.used.Load() {
 	}
+}
+
+// slot waits for a free slot.
+func (c *Conn) slot(ctx context.Context, timeout time.Duration) (uint32, error) {
 	t := time.NewTimer(timeout)
 	defer t.Stop()
-	select {
-	case k := <-c.free:
-		return k, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case <-c.closed:
-		return nil, c.Err()
-	case <-t.C:
-		return nil, fmt.Errorf("%w: %d calls to %s are under way, all that may be", ErrTimeout, len(c.calls), c.cfg.Name)
+	defer c.free.wait()()
+	for {
+		if i, ok := c.free.take(); ok {
+			return i, nil
+		}
+		select {
+		case <-c.free.freed:
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		case <-c.closed:
+			return 0, c.Err()
+		case <-t.C:
+			return 0, fmt.Errorf("%w: %d calls to %s are under way, all that may be", ErrTimeout, len(c.calls), c.cfg.Name)
+		}
 	}
 }
 
 // Wait waits for the answer. See [Conn.Call].
 func (p Pending) Wait(ctx context.Context) error {
 	c, k := p.c, p.k
-	if !c.spin(k) {
+	if !k.over(p.id) && !c.spin(k, p.id) {
 		c.loop.before(k.deadline.Load())
-		select {
-		case <-k.done:
-		case <-ctx.Done():
-			c.giveUp(p, ctx.Err())
-			<-k.done
+		if k.park(p.id) {
+			select {
+			case <-k.wake:
+			case <-ctx.Done():
+				c.giveUp(p, ctx.Err())
+				<-k.wake
+			}
 		}
 	}
 	err := k.err
 	if err != nil {
 		c.Stats.Errors.Add(1)
+		k.err = nil
 	}
-	k.reply, k.err = nil, nil
-	k.state.Store(callIdle)
-	c.running.Add(-1)
-	c.free <- k
+	k.reply = nil
+	c.free.put(k.index)
 	return err
 }
 
@@ -161,18 +206,14 @@ func (c *Conn) giveUp(p Pending, err error) {
 	}
 	p.k.err = err
 	c.dropStream(p.id | fromUs)
-	_ = c.post(proto.Frame{Kind: proto.KindCancel, Type: p.k.typ, ID: p.id}, nil)
-	c.flush()
-	p.k.done <- struct{}{}
+	_ = c.send(proto.Frame{Kind: proto.KindCancel, Type: p.k.typ, ID: p.id}, nil, true)
+	p.k.settle(p.id)
 }
 
 // expire gives up calls whose time is over, and returns when the next one's is.
 func (c *Conn) expire(now int64) int64 {
-	if c.running.Load() == 0 {
-		return Forever
-	}
 	next := Forever
-	for i := range c.calls {
+	for i := range c.used.Load() {
 		k := &c.calls[i]
 		s := k.state.Load()
 		if s&callPhase != callWaiting {
@@ -189,55 +230,80 @@ func (c *Conn) expire(now int64) int64 {
 	return next
 }
 
-// spin polls for a while; it reports whether the call is done.
-func (c *Conn) spin(k *call) bool {
-	select {
-	case <-k.done:
-		return true
-	default:
-	}
+// How many rounds of a spinning caller pass before it looks at the clock, and before it lets other goroutines run: on a
+// machine with one core, a worker or the loop may have to do something first. A round is a few loads.
+const (
+	spinClock = 32
+	spinYield = 64
+)
+
+// spin polls for a while; it reports whether call id of slot k is over.
+func (c *Conn) spin(k *call, id uint64) bool {
 	if c.cfg.Spin < 0 {
 		return false
 	}
+	// While the loop polls too, there is nothing to arm. Should it go to sleep meanwhile, it arms, and a doorbell is rung that
+	// nobody needs.
+	polling := !c.looping.Load()
+	if polling {
+		c.enter()
+	}
 	var end int64
-	polling, done := false, false
-	for i, over := 0, false; !done && !over; i++ {
-		if c.rxMu.TryLock() {
-			if !polling {
-				polling = true
-				c.pollers++
-				c.disarm()
-			}
+	done := false
+	for i := 1; ; i++ {
+		if c.ready() && c.rxMu.TryLock() {
 			c.poll(pollBatch)
 			c.rxMu.Unlock()
 		}
-		select {
-		case <-k.done:
-			done = true
-			continue
-		default:
+		if done = k.over(id); done {
+			break
 		}
-		if i%8 == 7 {
+		if i%spinClock == 0 {
 			now := c.loop.clock.Now()
 			if end == 0 {
 				end = now + int64(c.cfg.Spin)
 			}
-			over = now > end
-		}
-		if i%4 == 3 {
-			runtime.Gosched() // on a machine with one core, the peer of a test or a worker wants it
-		}
-	}
-	if polling {
-		c.rxMu.Lock()
-		c.pollers--
-		// Whoever polls last arms. Arming fails while there is something to receive.
-		for c.pollers == 0 && !c.looping && !c.arm() {
-			if !c.poll(pollBatch) && c.Err() != nil {
+			if now > end {
 				break
 			}
 		}
-		c.rxMu.Unlock()
+		if i%spinYield == 0 {
+			runtime.Gosched()
+		}
+	}
+	if polling {
+		c.leave()
 	}
 	return done
+}
+
+// enter says that a caller polls from here on: no doorbell is wanted.
+func (c *Conn) enter() {
+	c.pollers.Add(1)
+	if c.armed.Load() {
+		c.rxMu.Lock()
+		c.disarm()
+		c.rxMu.Unlock()
+	}
+}
+
+// leave ends what enter began. Whoever polls last arms; the loop stores looping before it looks at pollers, so one of the two sees
+// the other. Arming and disarming for each of many calls in a row costs as much as the calls: then the loop is made to take
+// over for a while.
+func (c *Conn) leave() {
+	if c.pollers.Add(-1) > 0 || c.looping.Load() {
+		return
+	}
+	c.rxMu.Lock()
+	for c.pollers.Load() == 0 && !c.looping.Load() && !c.arm() {
+		if !c.poll(pollBatch) && c.Err() != nil {
+			break
+		}
+	}
+	c.eager++
+	eager := c.eager == eagerCalls
+	c.rxMu.Unlock()
+	if eager {
+		c.loop.Wake()
+	}
 }

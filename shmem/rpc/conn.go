@@ -23,6 +23,7 @@ const (
 	MaxStreams     = 64          // of either side
 	Window         = 64 << 10    // bytes that a stream takes before they are read
 
+	eagerCalls = 8       // that poll for themselves before the loop takes over
 	maxEvents  = 256     // events waiting for room
 	maxReplies = 8 << 20 // bytes that wait for room before a peer that does not read is given up
 	pollBatch  = 64      // frames before who polls looks at something else
@@ -61,21 +62,29 @@ type Conn struct {
 	loop  *Loop
 	Stats Stats
 
-	down    atomic.Pointer[error] // why the connection is of no more use
-	peer    atomic.Uint32         // generation, 0 unknown
-	dead    atomic.Uint32         // generation declared dead, 0 none
-	calls   []call
-	free    chan *call
-	running atomic.Int64 // calls under way
+	down  atomic.Pointer[error] // why the connection is of no more use
+	peer  atomic.Uint32         // generation, 0 unknown
+	dead  atomic.Uint32         // generation declared dead, 0 none
+	calls []call
+	free  slots
+	used  atomic.Uint32 // no slot from this one on was ever used
 
-	rxMu    sync.Mutex // see doc.go
-	rx      *ring.Rx
-	buf     []byte
-	pollers int  // callers that poll
-	looping bool // the Loop polls
-	armed   bool
-	coder   proto.Coder
-	inline  Request // of the inline handler that runs
+	hint    atomic.Pointer[ring.Rx] // rx, for Changed
+	pollers atomic.Int32            // callers that poll
+	looping atomic.Bool             // the Loop polls
+
+	rxMu      sync.Mutex // see doc.go
+	rx        *ring.Rx
+	buf       []byte
+	armed     atomic.Bool // changes under rxMu
+	eager     int         // callers that have armed since the Loop slept
+	coder     proto.Coder
+	inline    Request                // of the inline handler that runs
+	exchanges [proto.Types]*exchange // of inline handlers
+
+	// Of the Loop's goroutine.
+	adopted  bool   // looping was set since the Loop slept
+	received uint64 // Stats.BytesIn as it was
 
 	txMu   sync.Mutex
 	tx     *ring.Tx
@@ -84,6 +93,7 @@ type Conn struct {
 	events int      // how many of them are events
 	dirty  bool     // pushed, not flushed
 	reset  atomic.Bool
+	todo   atomic.Bool // may be left: a queue, something to flush, or a reset; set under txMu
 
 	mu      sync.Mutex
 	served  map[uint64]*Request
@@ -128,19 +138,21 @@ func (l *Loop) Connect(cfg Config) (*Conn, error) {
 	if err := cfg.defaults(); err != nil {
 		return nil, err
 	}
-	c := &Conn{cfg: cfg, loop: l, calls: make([]call, cfg.Calls), free: make(chan *call, cfg.Calls),
+	c := &Conn{cfg: cfg, loop: l, calls: make([]call, cfg.Calls),
 		served: map[uint64]*Request{}, streams: map[uint64]*Stream{}, work: make(chan *Request, cfg.Calls), closed: make(chan struct{})}
 	for i := range c.calls {
-		c.calls[i].done = make(chan struct{}, 1)
-		c.calls[i].seq = uint64(i)
-		c.free <- &c.calls[i]
+		k := &c.calls[i]
+		k.wake = make(chan struct{}, 1)
+		k.index = uint32(i)
+		// 0 is the id of no call: a slot that was never used must not look like one that is over.
+		k.seq = uint64(i + len(c.calls))
 	}
+	c.free.init(len(c.calls))
 	c.peer.Store(cfg.Peer)
 	if err := c.attach(ring.Discard); err != nil {
 		return nil, fmt.Errorf("rpc: to %s: %w", cfg.Name, err)
 	}
-	_ = c.post(proto.Frame{Kind: proto.KindHello}, nil)
-	c.flush()
+	_ = c.send(proto.Frame{Kind: proto.KindHello}, nil, true)
 	if err := l.add(c); err != nil {
 		return nil, err
 	}
@@ -157,7 +169,9 @@ func (c *Conn) attach(start ring.Start) error {
 	if err != nil {
 		return err
 	}
-	c.tx, c.rx, c.armed, c.dirty = tx, rx, false, false
+	c.tx, c.rx, c.dirty = tx, rx, false
+	c.armed.Store(false)
+	c.hint.Store(rx)
 	if c.buf == nil {
 		c.buf = make([]byte, rx.MaxMessage())
 	}
@@ -281,6 +295,12 @@ func (c *Conn) dropQueue(spare uint32) {
 	c.queue = kept
 }
 
+// troubled reports whether alive needs to be asked.
+func (c *Conn) troubled() bool { return c.down.Load() != nil || c.dead.Load() != 0 }
+
+// ready reports whether poll may have something to do. It is a few loads, for those who look again and again.
+func (c *Conn) ready() bool { return c.hint.Load().Changed() || c.todo.Load() }
+
 // alive is nil if a frame to the peer makes sense.
 func (c *Conn) alive() error {
 	if err := c.Err(); err != nil {
@@ -292,31 +312,54 @@ func (c *Conn) alive() error {
 	return nil
 }
 
-// post puts a frame into the ring, or into the queue if it does not fit. It does not flush. The error is for frames that
-// can never be sent; that of a broken ring goes to whoever polls.
-func (c *Conn) post(f proto.Frame, body []byte) error {
+// send puts a frame into the ring, or into the queue if it does not fit, and shows it to the peer if flush is true; else who polls
+// does that when it is done. The error is for frames that can never be sent; that of a broken ring goes to whoever polls.
+func (c *Conn) send(f proto.Frame, body []byte, flush bool) error {
 	f.From = c.cfg.Generation
 	if f.To == 0 {
 		f.To = c.peer.Load()
 	}
 	var head [proto.FrameBytes]byte
 	f.Put(&head)
-	c.txMu.Lock()
-	defer c.txMu.Unlock()
 	c.Stats.BytesOut.Add(uint64(len(head) + len(body)))
+	c.txMu.Lock()
 	if len(c.queue) == 0 {
-		err := c.tx.Push(head[:], body)
-		switch {
-		case err == nil:
-			c.dirty = true
+		if err := c.tx.Push(head[:], body); err == nil {
+			switch {
+			case flush:
+				c.dirty = true
+				c.flushLocked()
+			case !c.dirty:
+				c.dirty = true
+				c.todo.Store(true)
+			}
+			c.txMu.Unlock()
 			return nil
-		case errors.Is(err, ring.ErrTooBig):
-			return fmt.Errorf("%w: %v to %s: %w", proto.ErrEncode, f.Type, c.cfg.Name, err)
-		case err != ring.ErrFull && err != ring.ErrStale:
-			c.broken(err)
-			return nil
+		} else if err != ring.ErrFull && err != ring.ErrStale {
+			c.txMu.Unlock()
+			return c.notPushed(f, err)
 		}
-	} else if len(head)+len(body) > c.tx.MaxMessage() {
+	}
+	err := c.enqueueFrame(f, head[:], body)
+	if flush {
+		c.flushLocked()
+	}
+	c.txMu.Unlock()
+	return err
+}
+
+// notPushed deals with an error of the ring about a frame.
+func (c *Conn) notPushed(f proto.Frame, err error) error {
+	if errors.Is(err, ring.ErrTooBig) {
+		return fmt.Errorf("%w: %v to %s: %w", proto.ErrEncode, f.Type, c.cfg.Name, err)
+	}
+	c.broken(err)
+	return nil
+}
+
+// enqueueFrame adds a frame to the queue. txMu is held.
+func (c *Conn) enqueueFrame(f proto.Frame, head, body []byte) error {
+	if len(head)+len(body) > c.tx.MaxMessage() {
 		return fmt.Errorf("%w: %v to %s: %d bytes, the ring holds at most %d", proto.ErrEncode, f.Type, c.cfg.Name,
 			len(head)+len(body), c.tx.MaxMessage())
 	}
@@ -327,20 +370,22 @@ func (c *Conn) post(f proto.Frame, body []byte) error {
 		c.events++
 	}
 	c.Stats.Queued.Add(1)
-	c.queue = append(c.queue, append(append(make([]byte, 0, len(head)+len(body)), head[:]...), body...))
+	c.queue = append(c.queue, append(append(make([]byte, 0, len(head)+len(body)), head...), body...))
 	c.queued += len(head) + len(body)
 	if c.queued > maxReplies {
 		err := fmt.Errorf("%d bytes wait for a peer that does not read", c.queued)
 		c.loop.later(func() { c.corrupt(err) })
 	}
+	c.todo.Store(true)
 	c.loop.Wake() // it watches for room
 	return nil
 }
 
-// broken notes, under txMu, that the outgoing ring failed.
+// broken notes that the outgoing ring failed.
 func (c *Conn) broken(err error) {
 	if errors.Is(err, ring.ErrReset) {
 		c.reset.Store(true)
+		c.todo.Store(true)
 		c.loop.Wake()
 		return
 	}
@@ -363,23 +408,26 @@ func (c *Conn) flushLocked() {
 	}
 }
 
-// drain moves queued frames to the ring. With arm, it makes sure that a doorbell tells of room if some are left, and
-// reports whether it did: false means to drain again.
-func (c *Conn) drain(arm bool) bool {
+// drain moves queued frames to the ring, and makes sure that a doorbell tells of room if some are left. It reports whether it
+// did: false means to drain again.
+func (c *Conn) drain() bool {
 	c.txMu.Lock()
 	defer c.txMu.Unlock()
-	if len(c.queue) == 0 {
-		return true
-	}
+	c.drainLocked()
+	c.flushLocked()
+	return len(c.queue) == 0 || c.tx.Arm(len(c.queue[0])) || c.Err() != nil || c.reset.Load()
+}
+
+func (c *Conn) drainLocked() {
 	for len(c.queue) > 0 {
 		q := c.queue[0]
 		err := c.tx.Push(q[:proto.FrameBytes], q[proto.FrameBytes:])
 		if err == ring.ErrFull || err == ring.ErrStale {
-			break
+			return
 		}
 		if err != nil {
 			c.broken(err)
-			break
+			return
 		}
 		if proto.Kind(q[1]) == proto.KindEvent {
 			c.events--
@@ -389,12 +437,7 @@ func (c *Conn) drain(arm bool) bool {
 		c.queue = c.queue[1:]
 		c.dirty = true
 	}
-	c.flushLocked()
-	if len(c.queue) == 0 {
-		c.queue = nil
-		return true
-	}
-	return !arm || c.tx.Arm(len(c.queue[0])) || c.Err() != nil || c.reset.Load()
+	c.queue = nil
 }
 
 // Event sends a message that has no reply. Errors: ErrBusy if too many wait already, proto.ErrEncode, ErrPeerDead and the like.
@@ -408,9 +451,5 @@ func (c *Conn) Event(m proto.Request) error {
 		return err
 	}
 	c.Stats.Events.Add(1)
-	if err := c.post(proto.Frame{Kind: proto.KindEvent, Type: m.Type()}, b); err != nil {
-		return err
-	}
-	c.flush()
-	return nil
+	return c.send(proto.Frame{Kind: proto.KindEvent, Type: m.Type()}, b, true)
 }

@@ -445,7 +445,7 @@ func TestDeadlinesByClock(t *testing.T) {
 			}
 		}()
 	}
-	for c.running.Load() < 3 || loop.until.Load() != int64(time.Second) {
+	for c.Stats.Calls.Load() < 3 || loop.until.Load() != int64(time.Second) {
 		runtime.Gosched()
 	}
 	for i := range 3 {

@@ -16,8 +16,9 @@ type Loop struct {
 	spin    int64
 
 	mu    sync.Mutex
-	conns []*Conn // replaced, never changed
+	conns atomic.Pointer[[]*Conn] // replaced under mu, what it points to never changes
 	todo  []func()
+	some  atomic.Bool // todo is not empty
 	ended bool
 
 	until atomic.Int64 // it sleeps until then; 0 while it does not
@@ -25,12 +26,19 @@ type Loop struct {
 	naps  atomic.Uint64
 }
 
-// seldom is how many rounds of a busy loop may pass before it looks at the clock.
-const seldom = 64
+// Rounds of the loop between looks at the clock while it has something to do, and while it has not; and between chances for other
+// goroutines. A round is a few loads for each connection.
+const (
+	seldom    = 64
+	idleClock = 16
+	idleYield = 32
+)
 
 // NewLoop is a loop that polls for spin after it had something to do, before it sleeps.
 func NewLoop(clock Clock, sleeper Sleeper, spin time.Duration) *Loop {
-	return &Loop{clock: clock, sleeper: sleeper, spin: int64(spin)}
+	l := &Loop{clock: clock, sleeper: sleeper, spin: int64(spin)}
+	l.conns.Store(&[]*Conn{})
+	return l
 }
 
 // Wake makes the loop look at all connections: a doorbell rang. It does not block.
@@ -51,7 +59,8 @@ func (l *Loop) add(c *Conn) error {
 	if l.ended {
 		return ErrClosed
 	}
-	l.conns = append(slices.Clone(l.conns), c)
+	list := append(slices.Clone(*l.conns.Load()), c)
+	l.conns.Store(&list)
 	l.Wake()
 	return nil
 }
@@ -59,13 +68,15 @@ func (l *Loop) add(c *Conn) error {
 func (l *Loop) remove(c *Conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.conns = slices.DeleteFunc(slices.Clone(l.conns), func(o *Conn) bool { return o == c })
+	list := slices.DeleteFunc(slices.Clone(*l.conns.Load()), func(o *Conn) bool { return o == c })
+	l.conns.Store(&list)
 }
 
 // later has the loop's goroutine call f, with no lock held.
 func (l *Loop) later(f func()) {
 	l.mu.Lock()
 	l.todo = append(l.todo, f)
+	l.some.Store(true)
 	l.mu.Unlock()
 	l.Wake()
 }
@@ -78,52 +89,53 @@ func (l *Loop) before(deadline int64) {
 	}
 }
 
-func (l *Loop) take() ([]*Conn, []func()) {
+// chores does what later was given, and reports whether there was something.
+func (l *Loop) chores() bool {
+	if !l.some.Load() {
+		return false
+	}
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	todo := l.todo
 	l.todo = nil
-	return l.conns, todo
+	l.some.Store(false)
+	l.mu.Unlock()
+	for _, f := range todo {
+		f()
+	}
+	return true
 }
 
 // Run serves until Stop.
 func (l *Loop) Run() {
 	idleSince := int64(-1) // -1 while there is something to do
 	for n := 1; !l.stop.Load(); n++ {
-		conns, todo := l.take()
-		for _, f := range todo {
-			f()
-		}
-		busy := len(todo) > 0
+		busy := l.chores()
+		conns := *l.conns.Load()
 		for _, c := range conns {
-			if c.rxMu.TryLock() { // else somebody polls it
-				c.looping = true
-				c.disarm()
-				busy = c.poll(pollBatch) || busy
-				c.rxMu.Unlock()
-			}
+			busy = l.visit(c) || busy
 		}
 		if busy {
 			idleSince = -1
+			// The clock costs as much as a message, so it is not read each time.
+			if n%seldom == 0 {
+				l.expire(conns, l.clock.Now())
+			}
+			continue
 		}
-		// The clock costs as much as a message, so it is not read each time.
-		if busy && n%seldom != 0 {
+		if n%idleYield == 0 {
+			runtime.Gosched()
+		}
+		if idleSince >= 0 && n%idleClock != 0 {
 			continue
 		}
 		now := l.clock.Now()
-		if !busy && idleSince < 0 {
+		if idleSince < 0 {
 			idleSince = now
 		}
 		if n%seldom == 0 {
 			l.expire(conns, now)
 		}
-		if busy {
-			continue
-		}
 		if now-idleSince < l.spin {
-			if n%4 == 0 {
-				runtime.Gosched()
-			}
 			continue
 		}
 		if l.armAll(conns) {
@@ -133,11 +145,33 @@ func (l *Loop) Run() {
 	}
 	l.mu.Lock()
 	l.ended = true
-	conns := l.conns
+	conns := *l.conns.Load()
 	l.mu.Unlock()
 	for _, c := range conns {
 		c.Close()
 	}
+}
+
+// visit polls a connection, if there may be something to do. It reports whether there was, for the loop or for a caller that
+// polls for itself.
+func (l *Loop) visit(c *Conn) bool {
+	busy := false
+	if !c.adopted || c.ready() {
+		if c.rxMu.TryLock() { // else somebody polls it
+			if !c.adopted {
+				c.adopted = true
+				c.looping.Store(true)
+				c.disarm()
+			}
+			busy = c.poll(pollBatch)
+			c.rxMu.Unlock()
+		}
+	}
+	if in := c.Stats.BytesIn.Load(); in != c.received {
+		c.received = in
+		busy = true
+	}
+	return busy
 }
 
 func (l *Loop) expire(conns []*Conn, now int64) int64 {
@@ -153,13 +187,14 @@ func (l *Loop) armAll(conns []*Conn) bool {
 	quiet := true
 	for _, c := range conns {
 		c.rxMu.Lock()
-		c.looping = false
-		// A caller that polls arms when it is the last one.
-		if c.pollers == 0 && !c.arm() {
+		c.adopted, c.eager = false, 0
+		c.looping.Store(false)
+		// A caller that polls arms when it is the last one; see Conn.leave.
+		if c.pollers.Load() == 0 && !c.arm() {
 			quiet = false
 		}
 		c.rxMu.Unlock()
-		if !c.repair() || !c.drain(true) || c.reset.Load() {
+		if !c.repair() || !c.drain() || c.reset.Load() {
 			quiet = false
 		}
 	}

@@ -26,17 +26,16 @@ type Mux struct{ handlers [proto.Types]*handler }
 type handler struct {
 	mode   Mode
 	pool   sync.Pool // of *exchange
-	serve  func(*Request, *exchange) error
 	stream func(*Stream, proto.Request) error
 }
 
 // exchange is a request and its reply.
 type exchange struct {
-	req    proto.Request
-	reply  proto.Message
-	replay func() // makes reply zero
-	coder  proto.Coder
-	buf    []byte
+	req   proto.Request
+	reply proto.Message
+	call  func(*Request) error // has the handler fill reply, which is zero then
+	coder proto.Coder
+	buf   []byte
 }
 
 // Handle has f serve requests of Q's type with replies R. f gets a zero reply, and must not keep either of the two. For an
@@ -51,10 +50,12 @@ func Handle[Q, R any, PQ interface {
 }](m *Mux, mode Mode, f func(r *Request, req PQ, reply PR) error) {
 	h := &handler{mode: mode}
 	h.pool.New = func() any {
-		reply := PR(new(R))
-		return &exchange{req: PQ(new(Q)), reply: reply, replay: func() { *reply = *new(R) }}
+		req, reply := PQ(new(Q)), PR(new(R))
+		return &exchange{req: req, reply: reply, call: func(r *Request) error {
+			*reply = *new(R)
+			return f(r, req, reply)
+		}}
 	}
-	h.serve = func(r *Request, x *exchange) error { return f(r, x.req.(PQ), x.reply.(PR)) }
 	m.put(PQ(new(Q)).Type(), h, PR(new(R)), false)
 }
 
@@ -165,21 +166,17 @@ func (c *Conn) serve(f proto.Frame, body []byte) {
 		c.replyError(f, &proto.ErrorReply{Code: proto.CodeUnsupported, Text: f.Type.String() + " has no handler here"})
 		return
 	}
+	if h.mode == Inline {
+		c.serveInline(f, h, body)
+		return
+	}
 	x := h.pool.Get().(*exchange)
 	if err := x.coder.Decode(body, x.req); err != nil {
 		h.pool.Put(x)
 		c.replyError(f, &proto.ErrorReply{Code: proto.CodeMalformed, Text: err.Error()})
 		return
 	}
-	r := &c.inline
-	if h.mode != Inline {
-		r = new(Request)
-	}
-	r.Conn, r.Type, r.frame, r.x, r.h = c, f.Type, f, x, h
-	if h.mode == Inline {
-		c.run(r)
-		return
-	}
+	r := &Request{Conn: c, Type: f.Type, frame: f, x: x, h: h}
 	r.arrived = max(c.loop.clock.Now(), 1)
 	if f.Kind == proto.KindCall {
 		c.mu.Lock()
@@ -195,6 +192,40 @@ func (c *Conn) serve(f proto.Frame, body []byte) {
 		}
 	}
 	c.enqueue(r)
+}
+
+// serveInline handles a call or an event here and now. rxMu is held.
+func (c *Conn) serveInline(f proto.Frame, h *handler, body []byte) {
+	x := c.exchanges[f.Type] // of nobody else while rxMu is held
+	if x == nil {
+		x = h.pool.New().(*exchange)
+		c.exchanges[f.Type] = x
+	}
+	if err := x.coder.Decode(body, x.req); err != nil {
+		c.replyError(f, &proto.ErrorReply{Code: proto.CodeMalformed, Text: err.Error()})
+		return
+	}
+	r := &c.inline
+	r.Conn, r.Type, r.frame, r.x, r.h = c, f.Type, f, x, h
+	var err error
+	if c.cfg.OnPanic == nil {
+		err = x.call(r)
+	} else {
+		err = c.guarded(r)
+	}
+	c.Stats.Served.Add(1)
+	if f.Kind == proto.KindEvent {
+		return
+	}
+	if err == nil {
+		if x.buf, err = x.coder.Encode(x.buf[:0], x.reply); err == nil {
+			// The peer waits for the last answer of a batch, and sees the others no later for being shown them together.
+			err = c.answer(f, proto.KindReply, 0, x.buf, !c.rx.Pending())
+		}
+	}
+	if err != nil {
+		c.replyError(f, toReply(err))
+	}
 }
 
 // enqueue gives a request to the workers.
@@ -223,23 +254,18 @@ func (c *Conn) worker() {
 		select {
 		case r := <-c.work:
 			c.run(r)
-			c.flush()
 		case <-c.closed:
 			return
 		}
 	}
 }
 
-// run calls the handler and answers.
+// run calls a worker's handler and answers.
 func (c *Conn) run(r *Request) {
 	x, h, f := r.x, r.h, r.frame
-	x.replay()
-	err := error(nil)
-	if h.mode != Inline {
-		err = r.Err() // it may have waited long
-	}
+	err := r.Err() // it may have waited long
 	if err == nil {
-		err = c.guarded(func() error { return h.serve(r, x) })
+		err = c.guarded(r)
 	}
 	c.forget(r)
 	c.Stats.Served.Add(1)
@@ -249,17 +275,18 @@ func (c *Conn) run(r *Request) {
 	}
 	if err == nil {
 		if x.buf, err = x.coder.Encode(x.buf[:0], x.reply); err == nil {
-			err = c.answer(f, proto.KindReply, 0, x.buf)
+			err = c.answer(f, proto.KindReply, 0, x.buf, true)
 		}
 	}
 	h.pool.Put(x)
 	if err != nil {
 		c.replyError(f, toReply(err))
+		c.flush()
 	}
 }
 
 func (c *Conn) forget(r *Request) {
-	if r.h.mode == Inline || r.frame.Kind != proto.KindCall {
+	if r.frame.Kind != proto.KindCall {
 		return
 	}
 	c.mu.Lock()
@@ -269,8 +296,12 @@ func (c *Conn) forget(r *Request) {
 	c.mu.Unlock()
 }
 
-// guarded turns a panic of f into an error, if the configuration wants to hear of it.
-func (c *Conn) guarded(f func() error) (err error) {
+// guarded calls the handler; it turns a panic into an error, if the configuration wants to hear of it.
+func (c *Conn) guarded(r *Request) (err error) {
+	return c.guard(func() error { return r.x.call(r) })
+}
+
+func (c *Conn) guard(f func() error) (err error) {
 	if c.cfg.OnPanic == nil {
 		return f()
 	}
@@ -284,11 +315,11 @@ func (c *Conn) guarded(f func() error) (err error) {
 }
 
 // answer sends the answer to frame f, unless the life that asked is over.
-func (c *Conn) answer(f proto.Frame, kind proto.Kind, arg uint32, body []byte) error {
-	if c.peer.Load() != f.From || c.Err() != nil {
+func (c *Conn) answer(f proto.Frame, kind proto.Kind, arg uint32, body []byte, flush bool) error {
+	if c.peer.Load() != f.From || c.down.Load() != nil {
 		return nil
 	}
-	return c.post(proto.Frame{Kind: kind, Type: f.Type, Arg: arg, ID: f.ID ^ fromUs, To: f.From}, body)
+	return c.send(proto.Frame{Kind: kind, Type: f.Type, Arg: arg, ID: f.ID ^ fromUs, To: f.From}, body, flush)
 }
 
 func (c *Conn) replyError(f proto.Frame, e *proto.ErrorReply) {
@@ -300,5 +331,5 @@ func (c *Conn) replyError(f proto.Frame, e *proto.ErrorReply) {
 	if err != nil { // cannot be: toReply keeps the limits
 		b, _ = proto.Encode(nil, &proto.ErrorReply{Code: e.Code})
 	}
-	_ = c.answer(f, proto.KindError, 0, b)
+	_ = c.answer(f, proto.KindError, 0, b, false)
 }

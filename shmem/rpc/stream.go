@@ -106,7 +106,7 @@ func (c *Conn) serveStream(f proto.Frame, body []byte) {
 		return
 	}
 	go func() {
-		err := c.guarded(func() error { return h.stream(s, x.req) })
+		err := c.guard(func() error { return h.stream(s, x.req) })
 		if !s.wasAccepted() {
 			c.dropStream(s.key)
 			if err == nil {
@@ -148,11 +148,7 @@ func (s *Stream) Accept(reply proto.Message) error {
 	if err != nil {
 		return err
 	}
-	if err := s.c.answer(s.req.frame, proto.KindAccept, Window, b); err != nil {
-		return err
-	}
-	s.c.flush()
-	return nil
+	return s.c.answer(s.req.frame, proto.KindAccept, Window, b, true)
 }
 
 func signal(c chan struct{}) {
@@ -228,8 +224,7 @@ func (c *Conn) maxData() int { return max(int(c.cfg.OutBytes)/4-proto.FrameBytes
 
 func (s *Stream) send(kind proto.Kind, arg uint32, body []byte) {
 	// It cannot be too big; what else goes wrong fails the whole connection, and so this stream.
-	_ = s.c.post(proto.Frame{Kind: kind, Arg: arg, ID: s.key ^ fromUs, To: s.life}, body)
-	s.c.flush()
+	_ = s.c.send(proto.Frame{Kind: kind, Arg: arg, ID: s.key ^ fromUs, To: s.life}, body, true)
 }
 
 // CloseWrite tells the peer that no more data follows; reading goes on.
