@@ -108,6 +108,9 @@ func (d *Description) Ref() *Description {
 	return d
 }
 
+// Refs is how many references there are, at this moment.
+func (d *Description) Refs() int64 { return d.refs.Load() }
+
 // tryRef adds a reference unless there is none left.
 func (d *Description) tryRef() bool {
 	for {

@@ -11,7 +11,7 @@ import (
 // goroutines at once. Errors are linux.Errno values.
 //
 // Embed [BaseFile] and write what applies. Calls that few kinds of files have are interfaces of their own below: Seeker, Flusher,
-// Syncer, DirReader, Mapper, Allocator, Truncater, FlagSetter, Peeker, PipeSizer, Sealer, FDInfoer.
+// Syncer, DirReader, Pager, Allocator, Truncater, FlagSetter, Peeker, PipeSizer, Sealer, FDInfoer.
 type File interface {
 	// Read moves data of the file to io (io.Write puts it there) and returns how much; 0 is the end of the file. off is nil for
 	// streams (those whose description has Stream); else it is where to read, and is moved on by what was read. The caller holds
@@ -25,7 +25,8 @@ type File interface {
 	Write(c *Caller, d *Description, io *uio.IO, off *int64) (n int64, err error)
 	// Poll returns what is possible now: wait.Readable, wait.Writable, wait.Hup, …
 	Poll(d *Description) wait.Events
-	// Queue is where changes of Poll are announced; nil if it never changes. It stays the same as long as d is open.
+	// Queue is where changes of Poll are announced; nil if it never changes: then epoll_ctl(2) fails with EPERM. It stays the same as
+	// long as d is open.
 	Queue(d *Description) *wait.Queue
 	// Ioctl does what ioctl(2) does; arg is often an address in c.Mem. linux.ENOTTY for a request that it does not know.
 	Ioctl(c *Caller, d *Description, req uint32, arg uint64) (uint64, error)

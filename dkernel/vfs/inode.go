@@ -29,7 +29,8 @@ type Inode struct {
 
 	linkable atomic.Bool // it has no name yet, but link(2) may give it one (O_TMPFILE)
 	refs     atomic.Int64
-	writers  atomic.Int32 // descriptions open for writing; below 0: that many executions deny it
+	mapped   atomic.Uint64 // the number of the contents for mm, once they were mapped
+	writers  atomic.Int32  // descriptions open for writing; below 0: that many executions deny it
 
 	dir  sync.RWMutex // names in it
 	dead bool         // it was removed; guarded by dir
@@ -130,6 +131,12 @@ func (f *FS) NewInode(node any, ino uint64, n NewFile) *Inode {
 	in.refs.Store(1)
 	return in
 }
+
+// DirRLock keeps the names in the directory from changing, for a Node that lists them; DirRUnlock ends that.
+func (in *Inode) DirRLock() { in.dir.RLock() }
+
+// DirRUnlock undoes DirRLock.
+func (in *Inode) DirRUnlock() { in.dir.RUnlock() }
 
 // FS returns the file system of in.
 func (in *Inode) FS() *FS { return in.fs }

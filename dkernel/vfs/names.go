@@ -1,6 +1,8 @@
 package vfs
 
 import (
+	"strings"
+
 	"dinos/dkernel/cred"
 	"dinos/kernel/linux"
 )
@@ -94,7 +96,8 @@ func (c *Caller) make(dirfd int, path string, mode uint32, rdev uint64, target s
 		return linux.EPERM
 	}
 	n := c.newFile(in, mode, rdev)
-	n.Target = target
+	n.Target = strings.Clone(target)
+	l.name = strings.Clone(l.name)
 	child, err := e.Create(c, dir, l.name, n)
 	if err != nil {
 		return err
@@ -243,6 +246,7 @@ func (c *Caller) link(old, at Path, l last) error {
 	case n >= maxLinks:
 		return linux.EMLINK
 	}
+	l.name = strings.Clone(l.name)
 	if _, err := e.Link(c, at.Dentry, l.name, in); err != nil {
 		return err
 	}

@@ -1,6 +1,8 @@
 package vfs
 
 import (
+	"strings"
+
 	"dinos/dkernel/cred"
 	"dinos/kernel/linux"
 )
@@ -161,6 +163,7 @@ func (c *Caller) create(nd *walk, name string, mode uint32) (*Dentry, bool, erro
 	if err != nil {
 		return nil, false, err
 	}
+	name = strings.Clone(name)
 	child, err := e.Create(c, dir, name, c.newFile(in, linux.S_IFREG|mode&^c.FS.Umask(), 0))
 	if err != nil {
 		return nil, false, err

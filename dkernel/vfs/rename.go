@@ -1,6 +1,8 @@
 package vfs
 
 import (
+	"strings"
+
 	"dinos/dkernel/cred"
 	"dinos/kernel/linux"
 )
@@ -162,6 +164,7 @@ func (r *renaming) do() error {
 	c, fi, ti := r.c, r.from.Dentry.inode, r.to.Dentry.inode
 	exchange := r.flags&linux.RENAME_EXCHANGE != 0
 	e := fi.node.(Editor)
+	r.old.name, r.new.name = strings.Clone(r.old.name), strings.Clone(r.new.name)
 	srcDir, dstDir := r.src.inode.IsDir(), r.dst != nil && r.dst.inode.IsDir()
 	if dstDir && !exchange {
 		r.dst.inode.dir.Lock()

@@ -6,7 +6,8 @@
 // file, an [FDTable] has the descriptors. The names in a directory belong to the file system, which finds them by Lookup; there is
 // no second cache in front of it.
 //
-// System calls are methods of [Caller], one each, that take decoded values and return linux.Errno errors.
+// System calls are methods of [Caller], one each, that take decoded values and return linux.Errno errors. They do not keep the strings
+// that they are given.
 //
 // Lock order, outermost first:
 //
@@ -54,6 +55,7 @@ type VFS struct {
 	anonDevs atomic.Uint32
 	watches  atomic.Int64 // inotify watches in all, so that nobody looks for them when there are none
 	cookies  atomic.Uint32
+	mapIDs   atomic.Uint64
 	posix    posixState
 	openFIFO atomic.Pointer[FIFOOpener]
 

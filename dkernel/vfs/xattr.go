@@ -135,6 +135,7 @@ func (c *Caller) SetXattr(t XattrTarget, name string, value []byte, flags int) e
 	case len(value) > linux.XATTR_SIZE_MAX:
 		return linux.E2BIG
 	}
+	name = strings.Clone(name)
 	return c.xattr(t, name, true, func(p Path, x Xattrer) error {
 		in := p.Inode()
 		in.attr.Lock()
