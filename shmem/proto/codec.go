@@ -183,6 +183,17 @@ func (c *codec) str(p *string, max int) *codec {
 }
 
 func (c *codec) bytes(p *[]byte, max int) *codec {
+	// Null is nothing but this field, so its usual case is worth a shortcut: no bytes.
+	if len(*p) == 0 {
+		if !c.decoding {
+			c.b = append(c.b, 0, 0, 0, 0)
+			return c
+		}
+		if len(c.b) >= 4 && binary.LittleEndian.Uint32(c.b) == 0 {
+			c.b = c.b[4:]
+			return c
+		}
+	}
 	n := c.length(len(*p), max)
 	if !c.decoding {
 		c.b = append(c.b, (*p)[:n]...)

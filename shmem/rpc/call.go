@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"dinos/shmem/proto"
+	"dinos/shmem/region"
 )
 
 // The phases of a call slot, in the low bits of its state; the id is above.
@@ -22,7 +23,7 @@ const (
 // belongs to who moves state from waiting to finishing.
 type call struct {
 	state    atomic.Uint64 // id<<2 | phase
-	deadline atomic.Int64
+	deadline atomic.Uint64 // stored before state
 	life     atomic.Uint32 // of the peer that was asked, 0 unknown
 	seq      uint64        // id of the next call; ≡ the slot's index modulo the number of slots
 	typ      proto.Type
@@ -122,7 +123,7 @@ func (c *Conn) start(ctx context.Context, kind proto.Kind, req proto.Request, re
 	id := k.seq
 	k.seq += uint64(len(c.calls))
 	k.typ, k.reply, k.err = req.Type(), reply, nil
-	k.deadline.Store(deadline)
+	region.StoreRelaxed(&k.deadline, uint64(deadline))
 	life := c.peer.Load()
 	if k.life.Load() != life {
 		k.life.Store(life)
@@ -132,8 +133,8 @@ func (c *Conn) start(ctx context.Context, kind proto.Kind, req proto.Request, re
 		f.Arg, s.life = Window, life
 		c.addStream(s, id|fromUs)
 	}
-	k.state.Store(id<<2 | callWaiting)
-	c.Stats.Calls.Add(1)
+	// Stores are seen in order, so before the frame. The lock that send takes keeps them before the loads of alive below, too.
+	region.StoreRelaxed(&k.state, id<<2|callWaiting)
 	if err := c.send(f, k.buf, true); err != nil {
 		c.dropStream(id | fromUs)
 		k.finish(err, 0)
@@ -178,7 +179,7 @@ func (c *Conn) slot(ctx context.Context, timeout time.Duration) (uint32, error) 
 func (p Pending) Wait(ctx context.Context) error {
 	c, k := p.c, p.k
 	if !k.over(p.id) && !c.spin(k, p.id) {
-		c.loop.before(k.deadline.Load())
+		c.loop.before(int64(k.deadline.Load()))
 		if k.park(p.id) {
 			select {
 			case <-k.wake:
@@ -219,7 +220,7 @@ func (c *Conn) expire(now int64) int64 {
 		if s&callPhase != callWaiting {
 			continue
 		}
-		d := k.deadline.Load()
+		d := int64(k.deadline.Load())
 		if d > now {
 			next = min(next, d)
 			continue
@@ -233,8 +234,8 @@ func (c *Conn) expire(now int64) int64 {
 // How many rounds of a spinning caller pass before it looks at the clock, and before it lets other goroutines run: on a
 // machine with one core, a worker or the loop may have to do something first. A round is a few loads.
 const (
-	spinClock = 32
-	spinYield = 64
+	spinClock = 128
+	spinYield = 512
 )
 
 // spin polls for a while; it reports whether call id of slot k is over.
@@ -268,6 +269,7 @@ func (c *Conn) spin(k *call, id uint64) bool {
 			}
 		}
 		if i%spinYield == 0 {
+			c.loop.yield.Store(true) // back soon, if it is the loop's turn
 			runtime.Gosched()
 		}
 	}

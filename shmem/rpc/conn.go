@@ -321,8 +321,11 @@ func (c *Conn) send(f proto.Frame, body []byte, flush bool) error {
 	}
 	var head [proto.FrameBytes]byte
 	f.Put(&head)
-	c.Stats.BytesOut.Add(uint64(len(head) + len(body)))
 	c.txMu.Lock()
+	count(&c.Stats.BytesOut, uint64(len(head)+len(body)))
+	if f.Kind == proto.KindCall || f.Kind == proto.KindOpen {
+		count(&c.Stats.Calls, 1)
+	}
 	if len(c.queue) == 0 {
 		if err := c.tx.Push(head[:], body); err == nil {
 			switch {
@@ -347,6 +350,9 @@ func (c *Conn) send(f proto.Frame, body []byte, flush bool) error {
 	c.txMu.Unlock()
 	return err
 }
+
+// count adds to a counter that only who holds a certain lock adds to.
+func count(p *atomic.Uint64, n uint64) { region.StoreRelaxed(p, region.LoadRelaxed(p)+n) }
 
 // notPushed deals with an error of the ring about a frame.
 func (c *Conn) notPushed(f proto.Frame, err error) error {

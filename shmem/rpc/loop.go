@@ -22,6 +22,7 @@ type Loop struct {
 	ended bool
 
 	until atomic.Int64 // it sleeps until then; 0 while it does not
+	yield atomic.Bool  // a goroutine wants its turn now
 	stop  atomic.Bool
 	naps  atomic.Uint64
 }
@@ -30,8 +31,8 @@ type Loop struct {
 // goroutines. A round is a few loads for each connection.
 const (
 	seldom    = 64
-	idleClock = 16
-	idleYield = 32
+	idleClock = 64
+	idleYield = 256
 )
 
 // NewLoop is a loop that polls for spin after it had something to do, before it sleeps.
@@ -91,9 +92,6 @@ func (l *Loop) before(deadline int64) {
 
 // chores does what later was given, and reports whether there was something.
 func (l *Loop) chores() bool {
-	if !l.some.Load() {
-		return false
-	}
 	l.mu.Lock()
 	todo := l.todo
 	l.todo = nil
@@ -102,17 +100,19 @@ func (l *Loop) chores() bool {
 	for _, f := range todo {
 		f()
 	}
-	return true
+	return len(todo) > 0
 }
 
 // Run serves until Stop.
 func (l *Loop) Run() {
 	idleSince := int64(-1) // -1 while there is something to do
 	for n := 1; !l.stop.Load(); n++ {
-		busy := l.chores()
+		busy := l.some.Load() && l.chores()
 		conns := *l.conns.Load()
 		for _, c := range conns {
-			busy = l.visit(c) || busy
+			if c.ready() || !c.adopted {
+				busy = l.visit(c) || busy
+			}
 		}
 		if busy {
 			idleSince = -1
@@ -122,14 +122,15 @@ func (l *Loop) Run() {
 			}
 			continue
 		}
-		if n%idleYield == 0 {
+		if l.yield.Load() || n%idleYield == 0 {
+			l.yield.Store(false)
 			runtime.Gosched()
 		}
 		if idleSince >= 0 && n%idleClock != 0 {
 			continue
 		}
 		now := l.clock.Now()
-		if idleSince < 0 {
+		if idleSince < 0 || l.active(conns) {
 			idleSince = now
 		}
 		if n%seldom == 0 {
@@ -152,26 +153,31 @@ func (l *Loop) Run() {
 	}
 }
 
-// visit polls a connection, if there may be something to do. It reports whether there was, for the loop or for a caller that
-// polls for itself.
+// visit polls a connection, and reports whether there was something.
 func (l *Loop) visit(c *Conn) bool {
-	busy := false
-	if !c.adopted || c.ready() {
-		if c.rxMu.TryLock() { // else somebody polls it
-			if !c.adopted {
-				c.adopted = true
-				c.looping.Store(true)
-				c.disarm()
-			}
-			busy = c.poll(pollBatch)
-			c.rxMu.Unlock()
+	if !c.rxMu.TryLock() {
+		return false // somebody polls it
+	}
+	if !c.adopted {
+		c.adopted = true
+		c.looping.Store(true)
+		c.disarm()
+	}
+	busy := c.poll(pollBatch)
+	c.rxMu.Unlock()
+	return busy
+}
+
+// active reports whether callers have received something for themselves since the last time.
+func (l *Loop) active(conns []*Conn) bool {
+	active := false
+	for _, c := range conns {
+		if in := c.Stats.BytesIn.Load(); in != c.received {
+			c.received = in
+			active = true
 		}
 	}
-	if in := c.Stats.BytesIn.Load(); in != c.received {
-		c.received = in
-		busy = true
-	}
-	return busy
+	return active
 }
 
 func (l *Loop) expire(conns []*Conn, now int64) int64 {

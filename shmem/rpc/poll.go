@@ -37,7 +37,7 @@ func (c *Conn) poll(n int) bool {
 		}
 	}
 	if bytes > 0 {
-		c.Stats.BytesIn.Add(uint64(bytes))
+		count(&c.Stats.BytesIn, uint64(bytes))
 	}
 	if c.todo.Load() {
 		c.tidy()

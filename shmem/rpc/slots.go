@@ -1,19 +1,23 @@
 package rpc
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+
+	"dinos/shmem/region"
+)
 
 // slots is the set of a connection's free call slots: a stack of indices (Treiber, 1986) whose head counts its changes, so that a
 // compare-and-swap cannot take a head that has been away for the same one. Taking and putting back cost no lock and no channel, which
 // would be half of a call.
 type slots struct {
 	head    atomic.Uint64   // changes<<32 | index+1 of the first free slot, 0 if there is none
-	next    []atomic.Uint32 // index+1 of the free slot behind that one
+	next    []atomic.Uint64 // index+1 of the free slot behind that one
 	waiters atomic.Int32
 	freed   chan struct{} // has a value if a slot came free while somebody waited
 }
 
 func (s *slots) init(n int) {
-	s.next, s.freed = make([]atomic.Uint32, n), make(chan struct{}, 1)
+	s.next, s.freed = make([]atomic.Uint64, n), make(chan struct{}, 1)
 	for i := range n {
 		s.put(uint32(n - 1 - i))
 	}
@@ -27,7 +31,7 @@ func (s *slots) take() (uint32, bool) {
 			return 0, false
 		}
 		i := uint32(h) - 1
-		if s.head.CompareAndSwap(h, (h>>32+1)<<32|uint64(s.next[i].Load())) {
+		if s.head.CompareAndSwap(h, (h>>32+1)<<32|s.next[i].Load()) {
 			return i, true
 		}
 	}
@@ -36,7 +40,7 @@ func (s *slots) take() (uint32, bool) {
 func (s *slots) put(i uint32) {
 	for {
 		h := s.head.Load()
-		s.next[i].Store(uint32(h))
+		region.StoreRelaxed(&s.next[i], h&0xffffffff) // the swap publishes it
 		if s.head.CompareAndSwap(h, (h>>32+1)<<32|uint64(i+1)) {
 			break
 		}
@@ -61,7 +65,7 @@ func (s *slots) wait() (leave func()) {
 // count is the number of free slots, if nobody takes or puts one.
 func (s *slots) count() int {
 	n := 0
-	for i := uint32(s.head.Load()); i != 0; i = s.next[i-1].Load() {
+	for i := uint32(s.head.Load()); i != 0; i = uint32(s.next[i-1].Load()) {
 		n++
 	}
 	return n
