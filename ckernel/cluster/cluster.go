@@ -159,6 +159,7 @@ type Cluster struct {
 	zeroing int
 	logs    []logUse
 	made    uint64 // logs assigned anew by this life
+	probes  uint64 // processes that never were, see PickHome
 	ending  int64  // when members that have not left are fenced; 0 if the rack goes on
 	stopped bool
 	out     []Action

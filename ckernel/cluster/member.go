@@ -214,7 +214,7 @@ func cut(s string, n int) string { return s[:min(len(s), n)] }
 // register serves Register.
 func (c *Cluster) register(r *Request, q *proto.Register) {
 	if r.From < 1 || r.From >= len(c.members) {
-		c.refuse(r, proto.CodeDenied, "peer %d does not register, dkernels 1 to %d do", r.From, len(c.members)-1)
+		c.refuse(r, proto.CodeMalformed, "peer %d does not register, dkernels 1 to %d do", r.From, len(c.members)-1)
 		return
 	}
 	m := &c.members[r.From]
@@ -227,9 +227,9 @@ func (c *Cluster) register(r *Request, q *proto.Register) {
 	case q.Cores < 1 || q.Cores > layout.MaxCores:
 		c.refuse(r, proto.CodeMalformed, "%d cores, want 1 to %d", q.Cores, layout.MaxCores)
 	case q.Generation < gen, q.Generation == gen && m.status != up:
-		c.refuse(r, proto.CodeStale, "generation %d of %s is fenced, the last was %d", q.Generation, name(r.From), gen)
+		c.refuse(r, proto.CodeDenied, "generation %d of %s is fenced, the last was %d", q.Generation, name(r.From), gen)
 	case c.ending != 0:
-		c.refuse(r, proto.CodeDenied, "the rack is being shut down")
+		c.refuse(r, proto.CodeConflict, "the rack is being shut down")
 	case q.Generation == gen: // once more, to a restarted ckernel or because the answer got lost
 		m.info.Name, m.info.Doorbell, m.info.Memory = q.Name, q.Doorbell, q.Memory
 		m.mute = 0

@@ -37,7 +37,7 @@ func (c *Cluster) member(r *Request) bool {
 		m.mute = 0
 		return true
 	case uint32(m.info.Generation) == r.Generation && m.info.Generation != 0:
-		c.refuse(r, proto.CodeStale, "generation %d of %s is fenced: %s", m.info.Generation, name(r.From), m.reason)
+		c.refuse(r, proto.CodeNotMember, "generation %d of %s is fenced: %s", m.info.Generation, name(r.From), m.reason)
 	default:
 		c.refuse(r, proto.CodeNotMember, "generation %d of %s has not registered", r.Generation, name(r.From))
 	}

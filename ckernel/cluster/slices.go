@@ -65,7 +65,7 @@ func (c *Cluster) retry() {
 func (c *Cluster) dropWaits(peer int) {
 	c.waits = slices.DeleteFunc(c.waits, func(w wait) bool {
 		if w.r.From == peer {
-			c.refuse(&w.r, proto.CodeStale, "%s is no member any more", name(peer))
+			c.refuse(&w.r, proto.CodeNotMember, "%s is no member any more", name(peer))
 		}
 		return w.r.From == peer
 	})

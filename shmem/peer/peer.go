@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"dinos/shmem/layout"
+	"dinos/shmem/proto"
 	"dinos/shmem/region"
 	"dinos/shmem/rpc"
 )
@@ -23,14 +24,16 @@ const (
 
 	mailRings = 0 // mailbox word: peers that are asked to make the rings between us anew
 	mailCheck = 1 // mailbox word: tells a generation from damage
+	mailZero  = 2 // mailbox word of the ckernel: the host tool says that the slices of this rack (its generation) are zero
+	mailFence = 3 // mailbox word: tells a fence from damage; by the ckernel
 )
 
 // Errors.
 var (
 	// ErrConfig: no peer can be made so.
 	ErrConfig = errors.New("peer: bad configuration")
-	// ErrDamaged: the machine block holds what no machine writes.
-	ErrDamaged = errors.New("peer: machine block is damaged")
+	// ErrExhausted: generations are used up.
+	ErrExhausted = errors.New("peer: generations of the machine block are used up")
 	// ErrFenced: the control kernel has declared this life dead. It owns nothing any more.
 	ErrFenced = errors.New("peer: this life was fenced")
 	// ErrReplaced: another life has taken the machine block.
@@ -132,7 +135,7 @@ func (c *Config) defaults(k *layout.Rack) error {
 }
 
 // Open attaches to the rack and takes the machine block of cfg.Self for a new life. The former life must be over. Errors: those of
-// [layout.Open], ErrConfig, ErrDamaged.
+// [layout.Open], ErrConfig, ErrExhausted.
 func Open(cfg Config) (*Peer, error) {
 	k, err := layout.Open(cfg.Memory)
 	if err != nil {
@@ -160,8 +163,10 @@ func Open(cfg Config) (*Peer, error) {
 func (p *Peer) begin() error {
 	b := p.blocks[p.self]
 	fence := b.Fence.Load()
-	if fence >= maxGeneration {
-		return fmt.Errorf("%w: fence %d of peer %d, want less than %d", ErrDamaged, fence, p.self, maxGeneration)
+	if fence != 0 && b.Mailbox[mailFence].Load() != p.checkOf(p.self, fence) {
+		p.cfg.Log(fmt.Sprintf("peer: fence %d of %s does not fit its check", fence, p.rack.PeerName(p.self)))
+		b.Fence.CompareAndSwap(fence, 0) // the ckernel knows better, and stores it again
+		fence = 0
 	}
 	check := uint64(0)
 	g := b.Generation.Load()
@@ -174,6 +179,9 @@ func (p *Peer) begin() error {
 		p.cfg.Log(fmt.Sprintf("peer: generation %d of %s does not fit its check, going on at %d", g, p.rack.PeerName(p.self), next+1))
 		b.Generation.Store(next)
 	}
+	if max(fence, b.Generation.Load()) >= maxGeneration-1 {
+		return fmt.Errorf("%w: %s has had %d lives, want the rack formatted anew", ErrExhausted, p.rack.PeerName(p.self), b.Generation.Load())
+	}
 	p.gen = b.Begin(p.cfg.Kind, p.cfg.Doorbell, uint64(p.cfg.Clock.Now()))
 	b.Mailbox[mailRings].Store(0)
 	p.state.Store(uint64(layout.StateBooting))
@@ -181,9 +189,12 @@ func (p *Peer) begin() error {
 	return nil
 }
 
-// check is the check word of a generation: it depends on the rack and the block.
-func (p *Peer) check(gen uint64) uint64 {
-	x := gen*0x9e3779b97f4a7c15 ^ p.rack.Generation<<8 ^ uint64(p.self) // Fibonacci hashing (Knuth, TAOCP 3, 6.4)
+// check is the check word of an own generation.
+func (p *Peer) check(gen uint64) uint64 { return p.checkOf(p.self, gen) }
+
+// checkOf is the check word of a generation or fence: it depends on the rack and the block.
+func (p *Peer) checkOf(peer int, gen uint64) uint64 {
+	x := gen*0x9e3779b97f4a7c15 ^ p.rack.Generation<<8 ^ uint64(peer) // Fibonacci hashing (Knuth, TAOCP 3, 6.4)
 	x ^= x >> 29
 	return x*0xbf58476d1ce4e5b9 | 1
 }
@@ -213,12 +224,60 @@ func (p *Peer) Name(peer int) string { return p.rack.PeerName(peer) }
 // Mux has the handlers of requests that any peer sends. Fill it before Run. Handlers ask PeerOf who it was.
 func (p *Peer) Mux() *rpc.Mux { return &p.mux }
 
+// Beat is the time between two beats.
+func (p *Peer) Beat() time.Duration { return p.cfg.Beat }
+
 // Clock is the clock of deadlines. TSC is the machine's time stamp counter.
 func (p *Peer) Clock() rpc.Clock { return p.cfg.Clock }
 func (p *Peer) TSC() uint64      { return p.cfg.TSC() }
 
 // Block is the machine block of a peer that exists.
 func (p *Peer) Block(peer int) *layout.Machine { return p.blocks[peer] }
+
+// Fence declares all lives of a peer up to a generation dead: they stop when they see it. Only the ckernel does that; it calls this again
+// now and then, in case that somebody wrote to the words.
+func (p *Peer) Fence(peer int, gen uint64) {
+	b := p.blocks[peer]
+	if check := p.checkOf(peer, gen); b.Fence.Load() != gen || b.Mailbox[mailFence].Load() != check {
+		b.Fence.Store(gen)
+		b.Mailbox[mailFence].Store(check)
+	}
+}
+
+// FenceOf is the generation up to which the lives of a peer are declared dead, 0 if none is or the word is damaged.
+func (p *Peer) FenceOf(peer int) uint64 {
+	f := p.blocks[peer].Fence.Load()
+	if p.blocks[peer].Mailbox[mailFence].Load() != p.checkOf(peer, f) {
+		return 0
+	}
+	return f
+}
+
+// MarkZero is the host tool's word, right after layout.Format, that all slices of the rack are zero: the ckernel need not zero them.
+func MarkZero(k *layout.Rack) error {
+	b, err := k.Machine(k.Region, layout.Ckernel)
+	if err != nil {
+		return err
+	}
+	b.Mailbox[mailZero].Store(k.Generation)
+	return nil
+}
+
+// TakeZero reports whether MarkZero was called for this rack, once.
+func (p *Peer) TakeZero() bool {
+	return p.rack.Generation != 0 && p.blocks[layout.Ckernel].Mailbox[mailZero].CompareAndSwap(p.rack.Generation, 0)
+}
+
+// Exchange asks a peer for the rack's time stamp counter. delta is what to add to this machine's counter to get it, uncertain is half the
+// round trip; both in cycles. A peer that does not know answers 0: known is false.
+func (p *Peer) Exchange(ctx context.Context, c *rpc.Conn, q *proto.Heartbeat, a *proto.HeartbeatReply, timeout time.Duration) (delta int64, uncertain uint64, known bool, err error) {
+	q.TSC = p.TSC()
+	if err := c.Call(ctx, q, a, timeout); err != nil {
+		return 0, 0, false, err
+	}
+	half := (p.TSC() - q.TSC) / 2
+	return int64(a.TSC - (q.TSC + half)), half, a.TSC != 0, nil
+}
 
 // SetState says in the machine block what this machine does.
 func (p *Peer) SetState(s layout.State) {
@@ -302,7 +361,7 @@ func (p *Peer) Run(ctx context.Context) error {
 // Tick is a beat: see the package documentation. Run calls it.
 func (p *Peer) Tick() error {
 	b := p.blocks[p.self]
-	if b.Fenced(p.gen) {
+	if f := b.Fence.Load(); f >= p.gen && b.Mailbox[mailFence].Load() == p.checkOf(p.self, f) {
 		return fmt.Errorf("%w: %s generation %d, fence %d", ErrFenced, p.Name(p.self), p.gen, b.Fence.Load())
 	}
 	if g := b.Generation.Load(); g != p.gen && b.Mailbox[mailCheck].Load() == p.check(g) {
