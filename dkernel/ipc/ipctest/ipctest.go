@@ -170,6 +170,23 @@ func (t *Thread) SetNonblock(fd int, on bool) {
 	}
 }
 
+// OpenDevice opens a device that has no name, by the function that is registered for it, and returns the descriptor.
+func (t *Thread) OpenDevice(open vfs.DeviceOpener, dev uint64, flags uint32) (int, error) {
+	v := t.FS.VFS()
+	in := v.NewFS(vfs.FSConfig{Type: "test"}).NewInode(nil, 0, vfs.NewFile{Mode: linux.S_IFCHR | 0o600, Rdev: dev})
+	f := &late{}
+	d := t.NewNameless(new(vfs.Dentry).Init(nil, "device", in), f, flags, vfs.Stream)
+	file, err := open(&t.Caller, d, in, flags)
+	if err != nil {
+		return 0, err
+	}
+	f.File = file
+	return t.Files.Install(d, 0, t.OpenLimit, false)
+}
+
+// late is a file that is known after its description.
+type late struct{ vfs.File }
+
 // Close is close(2).
 func (t *Thread) Close(fd int) {
 	if err := t.Files.Close(&t.Caller, fd); err != nil {

@@ -1,41 +1,45 @@
-// Package park is what the blocking operations of dkernel/ipc are made of.
+// Package park is what the blocking operations of dkernel/ipc have in common.
 package park
 
 import (
-	"sync"
-
+	"dinos/dkernel/vfs"
 	"dinos/dkernel/wait"
 	"dinos/kernel/linux"
 )
 
-// entries are places in queues for sleeping threads. A thread needs one for each sleep; taken from here, none is allocated.
-var entries = sync.Pool{New: func() any { return new(wait.Entry) }}
+// Sleeper is what an operation on d sleeps with, nil if it may not.
+func Sleeper(c *vfs.Caller, d *vfs.Description) *wait.Sleeper {
+	if d.Nonblock() {
+		return nil
+	}
+	return c.Sleeper
+}
 
-// Until is wait.Sleeper.Until without its allocation: it calls try until that returns something else than linux.EAGAIN, which it
-// returns, and sleeps in between until mask happens at q. It fails as wait.Sleeper.Sleep does, and with linux.EAGAIN at once if s
-// is nil. The caller holds no lock that try takes.
+// Until is wait.Sleeper.Until. If s is nil it tries once.
 func Until(s *wait.Sleeper, q *wait.Queue, mask wait.Events, deadline int64, try func() error) error {
-	err := try()
-	if err != linux.EAGAIN || s == nil {
-		return err
+	if s == nil {
+		return try()
 	}
-	e := entries.Get().(*wait.Entry)
-	e.W, e.Mask = s, mask
-	q.Add(e)
-	for {
-		if err = try(); err != linux.EAGAIN {
-			break
-		}
-		if err = s.Sleep(deadline); err != nil {
-			// It may have come true in the same moment; what was taken must not be lost.
-			if last := try(); last != linux.EAGAIN {
-				err = last
-			}
-			break
-		}
+	return s.Until(q, mask, deadline, try)
+}
+
+// Flags returns the status flags and whether to close on exec, of the flags that the calls which make descriptors know:
+// O_NONBLOCK and O_CLOEXEC, by their names of EFD_NONBLOCK, SOCK_CLOEXEC and so on. linux.EINVAL for others.
+func Flags(flags uint32) (status uint32, cloexec bool, err error) {
+	if flags&^(linux.O_CLOEXEC|linux.O_NONBLOCK) != 0 {
+		return 0, false, linux.EINVAL
 	}
-	q.Remove(e)
-	e.W = nil
-	entries.Put(e)
-	return err
+	return flags & linux.O_NONBLOCK, flags&linux.O_CLOEXEC != 0, nil
+}
+
+// Install gives f, of kind, a new description and a descriptor, which it returns. The description is released after an error.
+func Install(c *vfs.Caller, kind string, f vfs.File, flags uint32, cloexec bool) (int, error) {
+	dn := c.FS.VFS().NewAnon(c, kind)
+	d := c.NewNameless(dn, f, flags, vfs.Stream)
+	dn.Inode().Unref()
+	fd, err := c.Files.Install(d, 0, c.OpenLimit, cloexec)
+	if err != nil {
+		d.Unref()
+	}
+	return fd, err
 }
