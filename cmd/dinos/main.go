@@ -25,7 +25,9 @@ func run(args []string, in io.Reader, out io.Writer) error {
 		SilenceErrors: true, // main prints them
 		SilenceUsage:  true, // a failed boot is not a wrong command line
 	}
-	root.AddCommand(newBenchCmd(), newBootCmd(), newBuildCmd(), newGDBCmd(), newImageCmd(), newSchedCmd(), newVersionCmd())
+	root.AddCommand(newBenchCmd(), newBootCmd(), newBuildCmd(), newGDBCmd(), newImageCmd(), newVersionCmd())
+	root.AddCommand(newUpCmd(), newPromptCmd(), newRacksCmd(), newLauncherCmd())
+	root.AddCommand(newRackCmds(rackRef{})...)
 	root.SetArgs(args)
 	root.SetIn(in)
 	root.SetOut(out)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -9,19 +10,33 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"dinos/qemu/rack"
 	"dinos/sched"
+	"dinos/shmem/proto"
 )
 
-// newSchedCmd serves the scheduler's state as text in files: the state of a rack that was dumped, or one written by hand.
-func newSchedCmd() *cobra.Command {
+// newSchedCmd serves the scheduler's state: that of a running rack, or text in files, which was dumped from one or written by hand.
+func newSchedCmd(ref rackRef) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "sched",
-		Short: "show and explain placements, check and change policies, on a dumped state",
-		Long: `Sched works on the text form of the scheduler's state (sched/README.md): dkernels, processes, placements and the policy in force. A running
-rack does not serve it yet.`,
+		Short: "show and explain placements, check and change policies, of a running rack or on a dumped state",
+		Long: `Sched works on a running rack, or on the text form of the scheduler's state (sched/README.md) in a file: dkernels, processes, placements and
+the policy in force.`,
 	}
-	cmd.AddCommand(newSchedShowCmd(), newSchedSetCmd(), newSchedExplainCmd())
+	cmd.AddCommand(newSchedShowCmd(ref), newSchedSetCmd(ref), newSchedExplainCmd(ref))
 	return cmd
+}
+
+// askScheduler has the ckernel of a rack answer.
+func askScheduler(cmd *cobra.Command, r *rack.Remote, what proto.SchedulerCommand, name, text string) error {
+	ctx, stop := interruptible(cmd)
+	defer stop()
+	answer, err := r.Scheduler(ctx, what, name, text)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(cmd.OutOrStdout(), strings.TrimRight(answer, "\n"))
+	return err
 }
 
 // readText reads a small text file, or standard input for "-".
@@ -34,13 +49,27 @@ func readText(cmd *cobra.Command, path string) (string, error) {
 	return string(b), err
 }
 
-func newSchedShowCmd() *cobra.Command {
+func newSchedShowCmd(ref rackRef) *cobra.Command {
 	var policy string
+	var text bool
 	cmd := &cobra.Command{
 		Use:   "show [STATE]",
-		Short: "print a state for people, or with --policy the text of a policy",
+		Short: "print the state of a running rack, or one in a file, or with --policy the text of a policy",
 		Args:  cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				r, err := ref.connectIfAny()
+				switch {
+				case err != nil:
+					return err
+				case r != nil && cmd.Flags().Changed("policy"):
+					return askScheduler(cmd, r, proto.SchedulerPolicy, policy, "")
+				case r != nil && text:
+					return askScheduler(cmd, r, proto.SchedulerDump, "", "")
+				case r != nil:
+					return askScheduler(cmd, r, proto.SchedulerShow, "", "")
+				}
+			}
 			s, err := sched.New(sched.Options{})
 			if err != nil {
 				return err
@@ -62,26 +91,44 @@ func newSchedShowCmd() *cobra.Command {
 				_, err = fmt.Fprintln(cmd.OutOrStdout(), strings.TrimRight(text, "\n"))
 				return err
 			}
-			_, err = fmt.Fprint(cmd.OutOrStdout(), s.Show())
+			show := s.Show
+			if text {
+				show = s.Dump
+			}
+			_, err = fmt.Fprint(cmd.OutOrStdout(), show())
 			return err
 		},
 	}
+	cmd.Flags().BoolVar(&text, "text", false, "as text that 'sched show', 'set' and 'explain' read")
+	ref.bind(cmd)
 	cmd.Flags().StringVar(&policy, "policy", "", "name of a shipped policy; empty for the one in force")
 	return cmd
 }
 
-func newSchedSetCmd() *cobra.Command {
+func newSchedSetCmd(ref rackRef) *cobra.Command {
 	var state string
+	var check bool
 	cmd := &cobra.Command{
 		Use:   "set POLICY.sql",
-		Short: "check a policy, and with --state put it in force in a dumped state",
-		Args:  cobra.ExactArgs(1),
+		Short: "check a policy and put it in force, in a running rack or with --state in a dumped state",
+		Long: `Set checks a policy and puts it in force in the running rack. With --state it does so in a state in a file, with --check nowhere; that is
+also what happens if no rack runs.`,
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			text, err := readText(cmd, args[0])
 			if err != nil {
 				return err
 			}
 			name := strings.TrimSuffix(filepath.Base(args[0]), ".sql")
+			if state == "" && !check {
+				r, err := ref.connectIfAny()
+				if err != nil {
+					return err
+				}
+				if r != nil {
+					return askScheduler(cmd, r, proto.SchedulerSet, name, text)
+				}
+			}
 			if state == "" {
 				p, err := sched.CheckPolicy(name, text)
 				if err != nil {
@@ -108,15 +155,37 @@ func newSchedSetCmd() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&state, "state", "", "file with a state; the new state goes to standard output")
+	cmd.Flags().BoolVar(&check, "check", false, "only check the policy")
+	cmd.MarkFlagsMutuallyExclusive("state", "check")
+	ref.bind(cmd)
 	return cmd
 }
 
-func newSchedExplainCmd() *cobra.Command {
-	return &cobra.Command{
-		Use:   "explain STATE",
-		Short: "say where the requests at the end of a state would go and why, or what refuses them",
-		Args:  cobra.ExactArgs(1),
+func newSchedExplainCmd(ref rackRef) *cobra.Command {
+	var requests string
+	cmd := &cobra.Command{
+		Use:   "explain [STATE]",
+		Short: "say where requests would go and why, or what refuses them",
+		Long: `Explain says where the requests at the end of a state in a file would go. Without a file it asks the running rack about the requests in
+--requests, or about what waits there now.`,
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				r, err := ref.connect()
+				if err != nil {
+					return fmt.Errorf("without the file of a state a running rack is asked: %w", err)
+				}
+				text := ""
+				if requests != "" {
+					if text, err = readText(cmd, requests); err != nil {
+						return err
+					}
+				}
+				return askScheduler(cmd, r, proto.SchedulerExplain, "", text)
+			}
+			if requests != "" {
+				return errors.New("--requests is for a running rack; requests about a state stand at its end")
+			}
 			text, err := readText(cmd, args[0])
 			if err != nil {
 				return err
@@ -129,4 +198,7 @@ func newSchedExplainCmd() *cobra.Command {
 			return err
 		},
 	}
+	cmd.Flags().StringVar(&requests, "requests", "", `file with requests for a running rack; "-" is standard input`)
+	ref.bind(cmd)
+	return cmd
 }

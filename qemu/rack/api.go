@@ -24,6 +24,7 @@ const (
 	cmdAdd       = "add-dkernel" // → name
 	cmdEvents    = "events"      // eventsArgs; events "rack" until cancelled
 	cmdScheduler = "scheduler"   // schedulerArgs → text
+	cmdHold      = "hold"        // until cancelled: then the rack ends
 	cmdDown      = "down"        // downArgs
 
 	rackEvent = "rack"
@@ -88,6 +89,14 @@ func (r *Rack) handlers(down func(keep bool)) map[string]control.Handler {
 			}
 			text, err := r.Scheduler(ctx, &proto.Scheduler{Command: a.Command, Name: a.Name, Text: a.Text})
 			return text, coded(err)
+		},
+		cmdHold: func(ctx context.Context, s *control.Session) (any, error) {
+			if err := s.Event("held", nil); err != nil {
+				return nil, err
+			}
+			<-ctx.Done()
+			down(false)
+			return nil, nil
 		},
 		cmdDown: func(_ context.Context, s *control.Session) (any, error) {
 			var a downArgs
@@ -247,6 +256,19 @@ func (c *Remote) Follow(ctx context.Context, f func(Event)) error {
 			f(e)
 		}
 	}
+}
+
+// Hold ends the rack when this process ends, however that happens, or release is called.
+func (c *Remote) Hold(ctx context.Context) (release func(), err error) {
+	cl, err := control.Open(ctx, c.socket, cmdHold, nil)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := cl.NextEvent(); err != nil {
+		defer cl.Close()
+		return nil, cl.Wait(nil)
+	}
+	return cl.Close, nil
 }
 
 // leaveWait is how long a launcher may take to remove its files after its kernels are gone.

@@ -110,7 +110,7 @@ func (r *Rack) late(ctx context.Context, k *kernel, m machine, shown layout.Stat
 	dctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	if dump, err := m.Dump(dctx); err == nil {
-		e.Dump = dump
+		e.Dump, _, _ = strings.Cut(dump, "--- registers") // the stacks say where it is
 	}
 	return e
 }

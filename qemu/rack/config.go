@@ -121,11 +121,11 @@ func (c *Config) check() error {
 	case c.BootTimeout < 0:
 		return bad("boot timeout %v, want more than 0", c.BootTimeout)
 	}
-	for what, path := range map[string]string{"ckernel": c.Ckernel, "dkernel": c.Dkernel} {
-		if st, err := os.Stat(path); err != nil {
-			return bad("image of the %s: %v; 'make build' makes it", what, err)
+	for _, image := range [][2]string{{"ckernel", c.Ckernel}, {"dkernel", c.Dkernel}} {
+		if st, err := os.Stat(image[1]); err != nil {
+			return bad("image of the %s: %v; 'make build' makes it", image[0], err)
 		} else if !st.Mode().IsRegular() {
-			return bad("image of the %s: %s is not a regular file", what, path)
+			return bad("image of the %s: %s is not a regular file", image[0], image[1])
 		}
 	}
 	if _, err := layout.Compute(c.layout()); err != nil {

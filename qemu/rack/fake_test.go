@@ -168,7 +168,9 @@ func (k *fake) Wait(context.Context) (testproto.Exit, error) { <-k.exited; retur
 
 func (k *fake) Console() *vm.Console { return k.console }
 
-func (k *fake) Dump(context.Context) (string, error) { return "--- registers", nil }
+func (k *fake) Dump(context.Context) (string, error) {
+	return "--- vCPU 0: halted\n--- registers\n", nil
+}
 
 func (k *fake) Pause(context.Context) error { k.paused.Store(true); return nil }
 
@@ -363,7 +365,8 @@ type fakeMember struct {
 	dead      bool
 }
 
-const fakeDead = 150 * time.Millisecond
+// fakeDead is generous: these kernels are goroutines of a busy test.
+const fakeDead = 2 * time.Second
 
 func newControl(k *fake) (*controlKernel, error) {
 	c := &controlKernel{k: k, members: map[int]*fakeMember{}}

@@ -117,30 +117,31 @@ func (r *Rack) shutdownKernels(reason string) {
 	if len(list) == 0 {
 		return
 	}
-	var asked bool
+	asked := map[*kernel]bool{}
+	r.mu.Lock()
 	for _, k := range list {
-		r.mu.Lock()
-		runs := k.m != nil && !k.paused
-		if runs {
+		if asked[k] = k.m != nil && !k.paused; asked[k] {
 			k.why = "ended with the rack"
 		}
-		r.mu.Unlock()
-		if !runs || asked {
+	}
+	r.mu.Unlock()
+	whole := false // the ckernel, which comes first, asks the others; without it, they are asked one by one
+	for _, k := range list {
+		if !asked[k] || whole {
 			continue
 		}
-		// The ckernel, which comes first, asks the others. Without it, they are asked one by one.
-		err := r.askToEnd(ctx, k, reason)
-		if err != nil {
+		if err := r.askToEnd(ctx, k, reason); err != nil {
 			r.events.add(k.name, "could not be asked to end: %v", err)
+			asked[k] = false
 			continue
 		}
-		asked = k.peer == layout.Ckernel
+		whole = k.peer == layout.Ckernel
 	}
 	for _, k := range list {
 		r.mu.Lock()
-		gone, runs := k.gone, k.m != nil && !k.paused
+		gone := k.gone
 		r.mu.Unlock()
-		if !runs {
+		if !asked[k] {
 			continue
 		}
 		select {

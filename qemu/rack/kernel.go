@@ -33,6 +33,7 @@ type kernel struct {
 	gone     chan struct{}    // closed when the end of m was dealt with
 	proc     statedir.Process // of m
 	before   uint64           // generation in the block before m was started: m's life is a later one
+	since    time.Time        // when m was started
 	paused   bool
 	why      string // why we end m; "" if we do not
 	ended    string // how the last machine ended
@@ -123,7 +124,7 @@ func (r *Rack) startMachine(k *kernel) (l life, err error) {
 	proc, _ := statedir.NewProcess(l.m.PID())
 	r.mu.Lock()
 	k.m, k.proc, k.before, k.gone = l.m, proc, l.before, l.gone
-	k.paused, k.why, k.ended = false, "", ""
+	k.since, k.paused, k.why, k.ended = time.Now(), false, "", ""
 	r.save()
 	ending = r.ending
 	r.mu.Unlock()

@@ -100,12 +100,13 @@ type launch struct {
 // reported to who started it, if it comes from the start.
 func Launch() error {
 	signal.Ignore(syscall.SIGHUP, syscall.SIGPIPE)
+	// Somebody may just try the command: the descriptor is then another's, or nobody's.
+	if kind, err := unix.GetsockoptInt(launcherFile, unix.SOL_SOCKET, unix.SO_DOMAIN); err != nil || kind != unix.AF_UNIX {
+		return errors.New("launcher: it is started by 'dinos up'")
+	}
 	unix.CloseOnExec(launcherFile)
 	unix.SetNonblock(launcherFile, true) // so that Close ends a Read
 	conn := os.NewFile(launcherFile, "launcher")
-	if conn == nil {
-		return errors.New("launcher: it is started by 'dinos up'")
-	}
 	var order launch
 	dec := json.NewDecoder(conn)
 	if err := dec.Decode(&order); err != nil {

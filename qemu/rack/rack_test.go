@@ -293,7 +293,7 @@ func TestStartFails(t *testing.T) {
 		{"refuses", "dkernel2", refuse, patience, []string{"dkernel2: refused to boot", "--- console of dkernel2, last lines", "no soul"}},
 		{"ckernel refuses", "ckernel", refuse, patience, []string{"ckernel: refused to boot", "no soul"}},
 		{"hangs", "dkernel1", hang, 300 * time.Millisecond, []string{"dkernel1: not a member of the rack after", "it says that it is empty",
-			"dinos dkernel1: main", "--- registers"}},
+			"dinos dkernel1: main", "--- vCPU 0: halted"}},
 		{"no machine", "dkernel1", noStart, patience, []string{"dkernel1: start QEMU: no such luck"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

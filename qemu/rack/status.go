@@ -115,7 +115,7 @@ func (r *Rack) kernelStatus(k *kernel, table *grant.Reader, members map[int]prot
 	default:
 		s.PID = k.proc.PID
 	}
-	began := b.Generation.Load() > k.before
+	began, since := b.Generation.Load() > k.before, k.since
 	if at := r.beats[k.peer].at; !at.IsZero() {
 		s.BeatMs = time.Since(at).Milliseconds()
 	}
@@ -128,7 +128,7 @@ func (r *Rack) kernelStatus(k *kernel, table *grant.Reader, members map[int]prot
 	if s.Machine == "gone" {
 		s.State = "gone"
 	} else {
-		s.UptimeMs, s.Processes = int64(b.Stat[layout.StatUptime].Load()/1e6), b.Stat[layout.StatProcesses].Load()
+		s.UptimeMs, s.Processes = time.Since(since).Milliseconds(), b.Stat[layout.StatProcesses].Load()
 	}
 	s.Doorbell, _ = b.DoorbellID(1<<16 - 1)
 	if b.Doorbell.Load() == 0 {
