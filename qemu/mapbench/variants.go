@@ -39,7 +39,7 @@ var variants = map[string]func(w *worker, i uintptr) error{
 		return errno("mprotect", e)
 	},
 	// unmap: thread 0 maps and unmaps a page; the others spin in user mode, so that they have to be told.
-	"unmap": func(w *worker, i uintptr) error {
+	spinning: func(w *worker, i uintptr) error {
 		if w.id > 0 {
 			for range 1000 {
 				spin.Load()
@@ -52,6 +52,9 @@ var variants = map[string]func(w *worker, i uintptr) error{
 		return munmap(w.base)
 	},
 }
+
+// spinning is the variant in which only thread 0 counts.
+const spinning = "unmap"
 
 // next is where the next page of the shared region goes, spin what idle threads look at.
 var next, spin atomic.Uint64
