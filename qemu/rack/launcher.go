@@ -16,6 +16,7 @@ import (
 
 	"dinos/qemu/rack/control"
 	"dinos/qemu/rack/statedir"
+	"dinos/qemu/vm"
 )
 
 // launcherFile is the launcher's end of the socket to who starts it: the first of exec.Cmd.ExtraFiles.
@@ -98,7 +99,10 @@ type launch struct {
 
 // Launch is the launcher: it takes its orders from file descriptor 3, starts the rack, and serves it until somebody ends it. The error was
 // reported to who started it, if it comes from the start.
-func Launch() error {
+func Launch() error { return serveLauncher(startVM) }
+
+// serveLauncher is Launch with machines that start makes.
+func serveLauncher(start func(vm.Config) (machine, error)) error {
 	signal.Ignore(syscall.SIGHUP, syscall.SIGPIPE)
 	// Somebody may just try the command: the descriptor is then another's, or nobody's.
 	if kind, err := unix.GetsockoptInt(launcherFile, unix.SOL_SOCKET, unix.SO_DOMAIN); err != nil || kind != unix.AF_UNIX {
@@ -112,11 +116,11 @@ func Launch() error {
 	if err := dec.Decode(&order); err != nil {
 		return fmt.Errorf("launcher: it is started by 'dinos up': %w", err)
 	}
-	order.Config.Base = order.Base
+	order.Config.Base, order.Config.start = order.Base, start
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	enc := json.NewEncoder(conn)
-	r, srv, down, err := start(ctx, order.Config, conn, enc)
+	r, srv, down, err := startAndServe(ctx, order.Config, conn, enc)
 	if err != nil {
 		var e *control.Error
 		if !errors.As(coded(err), &e) {
@@ -139,8 +143,8 @@ func Launch() error {
 	return nil
 }
 
-// start starts the rack and the server of its commands. down is closed when a command has ended the rack.
-func start(ctx context.Context, cfg Config, conn io.Reader, enc *json.Encoder) (r *Rack, srv *control.Server, down chan struct{}, err error) {
+// startAndServe starts the rack and the server of its commands. down is closed when a command has ended the rack.
+func startAndServe(ctx context.Context, cfg Config, conn io.Reader, enc *json.Encoder) (r *Rack, srv *control.Server, down chan struct{}, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	// Whoever asked for the rack has gone away when the socket ends.
