@@ -9,7 +9,6 @@ import (
 	"dinos/kernel/join"
 	"dinos/kernel/machine"
 	"dinos/kernel/monitor"
-	"dinos/kernel/rpcbench"
 )
 
 // Run is the kernel's work once the machine is up. It does not return without an error.
@@ -26,7 +25,6 @@ func Run(m *machine.Machine) error {
 	if err != nil {
 		return err
 	}
-	rpcbench.Null(s.Peer().Mux())
 	go func() { join.End(m.Name, s.Run(context.Background())) }()
 	return monitor.Run(m)
 }

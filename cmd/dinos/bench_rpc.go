@@ -21,6 +21,7 @@ import (
 	"dinos/boot/build"
 	"dinos/kernel/rpcbench"
 	"dinos/kernel/rtbench"
+	"dinos/qemu/linuxguest"
 	"dinos/qemu/testrack"
 	"dinos/qemu/vm"
 	"dinos/shmem/layout"
@@ -75,9 +76,21 @@ func benchRPC(ctx context.Context, opt rpcOptions, out, log io.Writer) error {
 	}
 	accel := vm.DetectAccel()
 	fmt.Fprintf(log, "accelerator: %s\n", accel.Why)
-	samples, err := rpcOnDinos(ctx, opt, accel, log)
+	var samples []rpcSample
+	images, clean, err := rpcImages(ctx)
 	if err != nil {
 		return err
+	}
+	defer clean()
+	for round := range opt.rounds {
+		s, err := rpcOneRound(ctx, opt, accel, images, log, fmt.Sprintf("round %d of %d", round+1, opt.rounds))
+		if err != nil {
+			return err
+		}
+		for i := range s {
+			s[i].round = round + 1
+		}
+		samples = append(samples, s...)
 	}
 	if opt.csv != "" {
 		if err := writeRPCCSV(opt.csv, samples); err != nil {
@@ -103,35 +116,62 @@ func (r *rpcRack) close() {
 	r.Close()
 }
 
-// rpcOnDinos measures RPCs between kernels.
-func rpcOnDinos(ctx context.Context, opt rpcOptions, accel vm.Accel, log io.Writer) ([]rpcSample, error) {
+// rpcImages builds the kernels: [true] is the ckernel. clean removes them.
+func rpcImages(ctx context.Context) (images map[bool]string, clean func(), err error) {
 	dir, err := vm.NewRunDir()
+	if err != nil {
+		return nil, nil, err
+	}
+	images = map[bool]string{true: dir.Join("ckernel.elf"), false: dir.Join("dkernel.elf")}
+	for c, pkg := range map[bool]string{true: "dinos/cmd/ckernel", false: "dinos/cmd/dkernel"} {
+		if err := build.Kernel(ctx, build.Options{Package: pkg}, images[c]); err != nil {
+			dir.Close()
+			return nil, nil, err
+		}
+	}
+	return images, func() { dir.Close() }, nil
+}
+
+// rpcOneRound measures everything once, in turn, so that what disturbs the host disturbs all.
+func rpcOneRound(ctx context.Context, opt rpcOptions, accel vm.Accel, images map[bool]string, log io.Writer, title string) ([]rpcSample, error) {
+	var samples []rpcSample
+	for _, n := range rpcRackSizes(opt.dkernels) {
+		fmt.Fprintf(log, "%s: %d dkernels\n", title, n)
+		s, err := rpcRound(ctx, opt, accel, images, n)
+		if err != nil {
+			return nil, err
+		}
+		samples = append(samples, s...)
+	}
+	if opt.noTCP {
+		return samples, nil
+	}
+	fmt.Fprintf(log, "%s: Linux\n", title)
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
+	defer cancel()
+	awake, idle := 2000, 200
+	if opt.quick {
+		awake, idle = 50, 10
+	}
+	list, err := linuxguest.RunTCP(ctx, linuxguest.Options{SMP: opt.smp, MemMiB: 256, Accel: &accel, Log: log}, awake, idle)
 	if err != nil {
 		return nil, err
 	}
-	defer dir.Close()
-	images := map[bool]string{true: dir.Join("ckernel.elf"), false: dir.Join("dkernel.elf")}
-	for c, pkg := range map[bool]string{true: "dinos/cmd/ckernel", false: "dinos/cmd/dkernel"} {
-		if err := build.Kernel(ctx, build.Options{Package: pkg}, images[c]); err != nil {
-			return nil, err
-		}
-	}
-	var samples []rpcSample
-	for round := range opt.rounds {
-		for _, n := range rpcRackSizes(opt.dkernels) {
-			fmt.Fprintf(log, "round %d of %d: %d dkernels\n", round+1, opt.rounds, n)
-			s, err := rpcRound(ctx, opt, accel, images, n)
-			if err != nil {
-				return nil, err
-			}
-			for i := range s {
-				s[i].round = round + 1
-			}
-			samples = append(samples, s...)
-		}
+	what := map[string]string{"tcp-block": rowTCPBlock, "tcp-poll": rowTCPPoll, "tcp-idle": rowTCPIdle}
+	for _, r := range list {
+		samples = append(samples, rpcSample{system: "Linux", what: what[r.Name], r: r})
 	}
 	return samples, nil
 }
+
+// Rows that are compared.
+const (
+	rowAwake    = "null RPC, both awake"
+	rowHalted   = "null RPC, both halted"
+	rowTCPBlock = "TCP round trip, one after the other, blocking"
+	rowTCPPoll  = "TCP round trip, one after the other, polling"
+	rowTCPIdle  = "TCP round trip, both idle"
+)
 
 // rpcRackSizes are 1, 2, 4, … up to n.
 func rpcRackSizes(n int) []int {
@@ -168,8 +208,8 @@ func rpcRound(ctx context.Context, opt rpcOptions, accel vm.Accel, images map[bo
 		samples = append(samples, s...)
 	}
 	if n == 1 {
-		add("null RPC, both awake", rpcbench.Awake, 100_000)
-		add("null RPC, both halted", rpcbench.Halted, 300)
+		add(rowAwake, rpcbench.Awake, 100_000)
+		add(rowHalted, rpcbench.Halted, 300)
 	}
 	add(fmt.Sprintf("null RPCs, %d dkernels, one at a time each", n), rpcbench.Awake, 50_000)
 	add(fmt.Sprintf("null RPCs, %d dkernels, pipelined", n), rpcbench.Pipelined, 1000)
@@ -235,44 +275,63 @@ func (r *rpcRack) measure(ctx context.Context, kind rpcbench.Kind, arg uint32) (
 	return samples, nil
 }
 
-// rpcRow is a row of the table: medians over the rounds, of each round's worst kernel.
+// rpcRow is a row of the table: medians over the rounds and the kernels, in µs, but for the best sample of all.
 type rpcRow struct {
-	what, system  string
+	name          string
 	min, p50, p99 float64
-	rate          float64 // of all kernels together, per second
+	rate          float64 // of all kernels together, thousands a second
+}
+
+func rpcRows(opt rpcOptions, samples []rpcSample) (rows []rpcRow, byWhat map[string]rpcRow) {
+	by := map[string][]rpcSample{}
+	byWhat = map[string]rpcRow{}
+	var order []string
+	for _, s := range samples {
+		if by[s.what] == nil {
+			order = append(order, s.what)
+		}
+		by[s.what] = append(by[s.what], s)
+	}
+	for _, what := range order {
+		list := by[what]
+		results := make([]rtbench.Result, len(list))
+		r := rpcRow{name: list[0].system + ": " + what, min: list[0].r.Min / 1000}
+		for i, s := range list {
+			results[i] = s.r
+			r.min = min(r.min, s.r.Min/1000)
+			r.rate += 1e6 / s.r.P50 / float64(opt.rounds)
+		}
+		r.p50, r.p99 = median(results, rtP50)/1000, median(results, rtP99)/1000
+		rows = append(rows, r)
+		byWhat[what] = r
+	}
+	return rows, byWhat
 }
 
 func printRPC(out io.Writer, opt rpcOptions, samples []rpcSample) error {
-	var order []string
-	by := map[string][]rpcSample{}
-	for _, s := range samples {
-		k := s.system + "\x00" + s.what
-		if by[k] == nil {
-			order = append(order, k)
-		}
-		by[k] = append(by[k], s)
-	}
+	rows, by := rpcRows(opt, samples)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(out, "%d host CPUs, %d vCPUs a machine, µs\n", runtime.NumCPU(), opt.smp)
+	fmt.Fprintf(out, "%d host CPUs, %d vCPUs a machine; µs\n", runtime.NumCPU(), opt.smp)
 	fmt.Fprintln(w, "\tmin\tp50\tp99\tall together, 1000/s\t")
-	for _, k := range order {
-		system, what, _ := strings.Cut(k, "\x00")
-		list := by[k]
-		at := func(f func(rtbench.Result) float64) float64 {
-			v := make([]float64, len(list))
-			for i, s := range list {
-				v[i] = f(s.r)
-			}
-			return middle(v) / 1000
-		}
-		rate := 0.0
-		for _, s := range list {
-			rate += 1e6 / s.r.P50
-		}
-		rate /= float64(opt.rounds)
-		fmt.Fprintf(w, "%s: %s\t%.2f\t%.2f\t%.2f\t%.0f\t\n", system, what, at(rtMin), at(rtP50), at(rtP99), rate)
+	for _, r := range rows {
+		fmt.Fprintf(w, "%s\t%.2f\t%.2f\t%.2f\t%.0f\t\n", r.name, r.min, r.p50, r.p99, r.rate)
 	}
-	return w.Flush()
+	if err := w.Flush(); err != nil || opt.noTCP {
+		return err
+	}
+	// Beside the better of Linux's ways.
+	tcp := by[rowTCPBlock]
+	if p := by[rowTCPPoll]; p.p50 < tcp.p50 {
+		tcp = p
+	}
+	for _, c := range []struct {
+		what       string
+		tcp, dinos rpcRow
+	}{{"awake", tcp, by[rowAwake]}, {"halted", by[rowTCPIdle], by[rowHalted]}} {
+		fmt.Fprintf(out, "TCP takes as long as %.1f (min), %.1f (p50), %.1f (p99) RPCs, %s\n",
+			c.tcp.min/c.dinos.min, c.tcp.p50/c.dinos.p50, c.tcp.p99/c.dinos.p99, c.what)
+	}
+	return nil
 }
 
 func writeRPCCSV(path string, samples []rpcSample) error {
@@ -290,4 +349,3 @@ func writeRPCCSV(path string, samples []rpcSample) error {
 	w.Flush()
 	return errors.Join(w.Error(), f.Close())
 }
-

@@ -89,42 +89,39 @@ func compareReleases(a, b string) int {
 // imagePackage matches the name of a package that holds a kernel.
 var imagePackage = regexp.MustCompile(`^linux-image-(\d\S*)$`)
 
-// download fetches and unpacks the package of the newest kernel into dir.
-func download(ctx context.Context, dir string, log io.Writer) (Kernel, error) {
+// newest asks apt for the newest kernel: its package and its release.
+func newest(ctx context.Context) (name, rel string, err error) {
 	for _, tool := range []string{"apt-cache", "apt-get", "dpkg-deb"} {
 		if _, err := exec.LookPath(tool); err != nil {
-			return Kernel{}, fmt.Errorf("%s is not installed: this needs Debian, or give a kernel by Options.Kernel", tool)
+			return "", "", fmt.Errorf("%s is not installed: this needs Debian, or give a kernel by Options.Kernel", tool)
 		}
 	}
 	out, err := command(ctx, "", "apt-cache", "depends", "--important", metaPackage)
 	if err != nil {
-		return Kernel{}, err
+		return "", "", err
 	}
-	name, rel := "", ""
 	for _, w := range strings.Fields(string(out)) {
 		if m := imagePackage.FindStringSubmatch(w); m != nil {
 			name, rel = w, m[1]
 		}
 	}
 	if name == "" {
-		return Kernel{}, fmt.Errorf("apt knows no kernel that %s depends on; try apt-get update", metaPackage)
+		return "", "", fmt.Errorf("apt knows no kernel that %s depends on; try apt-get update", metaPackage)
 	}
-	fmt.Fprintf(log, "linuxguest: downloading %s (27 MB) through apt into %s\n", name, dir)
-	tmp, err := os.MkdirTemp(dir, ".new-")
+	return name, rel, nil
+}
+
+// download fetches and unpacks the package of the newest kernel into dir.
+func download(ctx context.Context, dir string, log io.Writer) (Kernel, error) {
+	name, rel, err := newest(ctx)
+	if err != nil {
+		return Kernel{}, err
+	}
+	tmp, err := fetch(ctx, dir, name, log)
 	if err != nil {
 		return Kernel{}, err
 	}
 	defer os.RemoveAll(tmp)
-	if _, err := command(ctx, tmp, "apt-get", "-q", "download", name); err != nil {
-		return Kernel{}, err
-	}
-	debs, _ := filepath.Glob(filepath.Join(tmp, "*.deb"))
-	if len(debs) != 1 {
-		return Kernel{}, fmt.Errorf("apt-get download %s left %d packages, want 1", name, len(debs))
-	}
-	if _, err := command(ctx, tmp, "dpkg-deb", "-x", debs[0], filepath.Join(tmp, "root")); err != nil {
-		return Kernel{}, err
-	}
 	ready := filepath.Join(tmp, "ready")
 	if err := os.Mkdir(ready, 0o755); err != nil {
 		return Kernel{}, err
@@ -137,6 +134,81 @@ func download(ctx context.Context, dir string, log io.Writer) (Kernel, error) {
 		return Kernel{}, err
 	}
 	return Kernel{rel, filepath.Join(final, "vmlinux")}, nil
+}
+
+// fetch downloads a package and extracts it to root in a new directory in dir, which the caller removes.
+func fetch(ctx context.Context, dir, name string, log io.Writer) (tmp string, err error) {
+	fmt.Fprintf(log, "linuxguest: downloading %s (27 MB) through apt into %s\n", name, dir)
+	if tmp, err = os.MkdirTemp(dir, ".new-"); err != nil {
+		return "", err
+	}
+	defer func() {
+		if err != nil {
+			os.RemoveAll(tmp)
+		}
+	}()
+	if _, err := command(ctx, tmp, "apt-get", "-q", "download", name); err != nil {
+		return "", err
+	}
+	debs, _ := filepath.Glob(filepath.Join(tmp, "*.deb"))
+	if len(debs) != 1 {
+		return "", fmt.Errorf("apt-get download %s left %d packages, want 1", name, len(debs))
+	}
+	_, err = command(ctx, tmp, "dpkg-deb", "-x", debs[0], filepath.Join(tmp, "root"))
+	return tmp, err
+}
+
+// FindModules returns the paths of modules of FindKernel's kernel, which are kept beside it; those that are not there come through
+// apt. Names are those of the files, without ".ko".
+func FindModules(ctx context.Context, dir string, names []string, log io.Writer) ([]string, error) {
+	k, err := FindKernel(ctx, dir, log)
+	if err != nil {
+		return nil, err
+	}
+	home := filepath.Join(filepath.Dir(k.Path), "modules")
+	paths := make([]string, len(names))
+	var missing []int
+	for i, n := range names {
+		paths[i] = filepath.Join(home, n+".ko")
+		if _, err := os.Stat(paths[i]); err != nil {
+			missing = append(missing, i)
+		}
+	}
+	if len(missing) == 0 {
+		return paths, nil
+	}
+	if err := os.MkdirAll(home, 0o755); err != nil {
+		return nil, fmt.Errorf("linuxguest: %w", err)
+	}
+	tmp, err := fetch(ctx, filepath.Dir(filepath.Dir(k.Path)), "linux-image-"+k.Release, log)
+	if err != nil {
+		return nil, fmt.Errorf("linuxguest: cannot get modules of Linux %s: %w", k.Release, err)
+	}
+	defer os.RemoveAll(tmp)
+	for _, i := range missing {
+		if err := takeModule(filepath.Join(tmp, "root"), names[i], paths[i]); err != nil {
+			return nil, fmt.Errorf("linuxguest: Linux %s: %w", k.Release, err)
+		}
+	}
+	return paths, nil
+}
+
+// takeModule moves the module of that name somewhere under root to the file to.
+func takeModule(root, name, to string) error {
+	found := ""
+	err := filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error {
+		if err == nil && d.Name() == name+".ko" {
+			found = path
+		}
+		return err
+	})
+	switch {
+	case err != nil:
+		return err
+	case found == "":
+		return fmt.Errorf("there is no module %q", name)
+	}
+	return os.Rename(found, to)
 }
 
 // unpack writes the ELF file in the bzImage at from to the file to.

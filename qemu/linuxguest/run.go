@@ -32,6 +32,11 @@ type Options struct {
 	Kernel  string     // path of a vmlinux or bzImage; FindKernel's
 	Append  string     // added to the kernel's command line
 
+	Modules []string   // kernel modules, by name, in the order in which the program loads them: files /modules/0.ko, /modules/1.ko, …
+	Devices []string   // values of QEMU's -device
+	Extra   []string   // further arguments of QEMU
+	Files   []*os.File // inherited by QEMU as descriptors vm.FirstFile and up
+
 	Log     io.Writer // says what is downloaded; os.Stderr
 	Console io.Writer // receives everything on the console as it comes; nowhere
 }
@@ -60,8 +65,12 @@ func RunProgram(ctx context.Context, o Options) (output []byte, exit int, err er
 	if err != nil {
 		return nil, 0, err
 	}
+	modules, err := o.modules(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
 	initrd := dir.Join("initrd")
-	if err := o.writeInitrd(ctx, dir, initrd, program); err != nil {
+	if err := o.writeInitrd(ctx, dir, initrd, program, modules); err != nil {
 		return nil, 0, err
 	}
 	var console bytes.Buffer
@@ -71,7 +80,7 @@ func RunProgram(ctx context.Context, o Options) (output []byte, exit int, err er
 	}
 	machine, err := vm.Start(vm.Config{
 		Name: "linux", Machine: o.Machine, Accel: o.Accel, CPUs: o.SMP, Memory: uint64(o.MemMiB) << 20,
-		Image: kernel, Initrd: initrd, Append: o.commandLine(), Output: sink,
+		Image: kernel, Initrd: initrd, Append: o.commandLine(), Output: sink, Devices: o.Devices, Extra: o.Extra, Files: o.Files,
 	})
 	if err != nil {
 		return nil, 0, err
@@ -134,6 +143,27 @@ func (o *Options) kernel(ctx context.Context, dir *vm.RunDir) (string, error) {
 	return path, nil
 }
 
+// modules returns the contents of the modules.
+func (o *Options) modules(ctx context.Context) ([][]byte, error) {
+	if len(o.Modules) == 0 {
+		return nil, nil
+	}
+	if o.Kernel != "" {
+		return nil, errors.New("linuxguest: Options.Modules needs FindKernel's kernel, not Options.Kernel")
+	}
+	paths, err := FindModules(ctx, "", o.Modules, o.Log)
+	if err != nil {
+		return nil, err
+	}
+	data := make([][]byte, len(paths))
+	for i, p := range paths {
+		if data[i], err = os.ReadFile(p); err != nil {
+			return nil, fmt.Errorf("linuxguest: %w", err)
+		}
+	}
+	return data, nil
+}
+
 // commandLine is the kernel's. microvm has no timer by which Linux could calibrate
 // the TSC, which under TCG is the host's; and TCG's processors do not have the
 // features by which Linux trusts it.
@@ -165,7 +195,7 @@ func hostKHz() (int, bool) {
 }
 
 // writeInitrd makes the initramfs.
-func (o *Options) writeInitrd(ctx context.Context, dir *vm.RunDir, path string, program []byte) error {
+func (o *Options) writeInitrd(ctx context.Context, dir *vm.RunDir, path string, program []byte, modules [][]byte) error {
 	initPath := dir.Join("init")
 	if err := BuildStatic(ctx, "dinos/qemu/linuxguest/init", initPath); err != nil {
 		return err
@@ -185,16 +215,22 @@ func (o *Options) writeInitrd(ctx context.Context, dir *vm.RunDir, path string, 
 	}
 	defer f.Close()
 	w := cpio.NewWriter(f)
-	for _, file := range []struct {
+	type entry struct {
 		name string
 		mode cpio.FileMode
 		data []byte
-	}{
-		{"init", 0o755, init},
-		{"program", 0o755, program},
-		{"args", 0o644, []byte(args.String())},
-	} {
-		h := &cpio.Header{Name: file.name, Mode: cpio.TypeReg | file.mode, Size: int64(len(file.data)), Links: 1}
+	}
+	files := []entry{
+		{"init", cpio.TypeReg | 0o755, init},
+		{"program", cpio.TypeReg | 0o755, program},
+		{"args", cpio.TypeReg | 0o644, []byte(args.String())},
+		{"modules", cpio.TypeDir | 0o755, nil},
+	}
+	for i, m := range modules {
+		files = append(files, entry{fmt.Sprintf("modules/%d.ko", i), cpio.TypeReg | 0o644, m})
+	}
+	for _, file := range files {
+		h := &cpio.Header{Name: file.name, Mode: file.mode, Size: int64(len(file.data)), Links: 1}
 		if err := w.WriteHeader(h); err != nil {
 			return fmt.Errorf("linuxguest: initramfs: %w", err)
 		}
