@@ -5,12 +5,14 @@ BIN := bin
 QEMU := qemu-system-x86_64=qemu-system-x86
 GCC  := gcc=gcc gcc=libc6-dev
 
-# Flags for the machine of qemu-run, e.g. make qemu-run BOOT="--smp 4 --mem 1G --machine q35".
+# Flags for the rack of qemu-run, e.g. make qemu-run RACK="--dkernels 4 --cores 1 --name other".
+RACK ?= --dkernels 2
+# Flags for the machine of boot and gdb, e.g. make boot BOOT="--smp 4 --mem 1G --machine q35".
 BOOT ?= --smp 2 --mem 512M
-# Which kernel qemu-run and gdb start.
+# Which kernel boot and gdb start.
 KERNEL ?= dkernel
 
-.PHONY: help build qemu-run gdb test check unit boot-test long-test nr-mutations bench clean
+.PHONY: help build qemu-run boot gdb test check unit boot-test long-test nr-mutations bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,7 +24,11 @@ build: ## build bin/dinos, bin/ckernel.elf, bin/dkernel.elf and bin/ktest.elf
 	$(BIN)/dinos build ./cmd/dkernel $(BIN)/dkernel.elf
 	$(BIN)/dinos build ./cmd/ktest $(BIN)/ktest.elf
 
-qemu-run: build ## boot a kernel in QEMU with its console here (BOOT="--smp 4", KERNEL=ckernel)
+qemu-run: build ## start a rack in QEMU and give its prompt; the rack ends with it (RACK="--dkernels 4")
+	@qemu/install.sh $(QEMU)
+	$(BIN)/dinos up -i $(RACK)
+
+boot: build ## boot one kernel alone in QEMU with its console here (BOOT="--smp 4", KERNEL=ckernel)
 	@qemu/install.sh $(QEMU)
 	$(BIN)/dinos boot $(BOOT) $(BIN)/$(KERNEL).elf
 

@@ -38,7 +38,10 @@ With -i a prompt follows, or if the standard input is no terminal, commands are 
   echo status | dinos up -i`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg.Memory, cfg.Shared, cfg.Accel = uint64(mem), uint64(shared), rack.AccelMode(accel)
+			cfg.Memory, cfg.Accel = uint64(mem), rack.AccelMode(accel)
+			if cmd.Flags().Changed("shmem") { // else it may be less, if there is no room
+				cfg.Shared = uint64(shared)
+			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
 			if err := images(&cfg); err != nil {

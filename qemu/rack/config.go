@@ -3,8 +3,12 @@ package rack
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"dinos/qemu/rack/statedir"
 	"dinos/qemu/vm"
@@ -48,7 +52,7 @@ type Config struct {
 	Cores       int           // of each dkernel
 	CkernelCore int           // of the ckernel; Cores
 	Memory      uint64        // of each kernel, bytes; vm.DefaultMemory
-	Shared      uint64        // bytes, a power of two; DefaultShared
+	Shared      uint64        // bytes, a power of two; DefaultShared, or less if there is no room for it
 	Logs        int           // areas for logs of node replication; DefaultLogs
 	Accel       AccelMode     // AccelAuto
 	Ckernel     string        // path of the ckernel's image
@@ -82,7 +86,6 @@ func (c Config) withDefaults() (Config, error) {
 	orDefault(&c.Cores, DefaultCores)
 	orDefault(&c.CkernelCore, c.Cores)
 	orDefault(&c.Memory, vm.DefaultMemory)
-	orDefault(&c.Shared, DefaultShared)
 	orDefault(&c.Logs, DefaultLogs)
 	orDefault(&c.Accel, AccelAuto)
 	orDefault(&c.BootTimeout, DefaultBootTimeout)
@@ -96,7 +99,33 @@ func (c Config) withDefaults() (Config, error) {
 	if c.start == nil {
 		c.start = startVM
 	}
+	if err := c.sizeShared(statedir.MemoryPath(c.Base, c.Name)); err != nil {
+		return c, err
+	}
 	return c, c.check()
+}
+
+// minShared is the least that is taken instead of DefaultShared.
+const minShared = 256 << 20
+
+// sizeShared chooses how much memory is shared, and sees to it that it exists: a page that the file system has no room for is a fatal signal
+// when it is touched, in whichever QEMU that happens.
+func (c *Config) sizeShared(path string) error {
+	var st unix.Statfs_t
+	dir := filepath.Dir(path)
+	if err := unix.Statfs(dir, &st); err != nil {
+		return &fs.PathError{Op: "statfs", Path: dir, Err: err}
+	}
+	free := st.Bavail * uint64(st.Bsize)
+	if c.Shared == 0 {
+		for c.Shared = DefaultShared; c.Shared > free && c.Shared > minShared; c.Shared /= 2 {
+		}
+	}
+	if c.Shared > free {
+		return fmt.Errorf("%w: %d MiB of shared memory, but %s has only %d MiB left; ask for less, or make it larger ('mount -o remount,size=4G %s')",
+			ErrConfig, c.Shared>>20, dir, free>>20, dir)
+	}
+	return nil
 }
 
 func (c *Config) check() error {

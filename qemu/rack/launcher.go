@@ -36,10 +36,11 @@ func socketPath(base, name string) string {
 // Spawn starts a launcher, which is the program exe with the arguments args and must call Launch, in a session of its own, and returns when its
 // rack is up. When ctx is done before, the launcher gives up and leaves nothing. Errors are those of Start, as *control.Error.
 func Spawn(ctx context.Context, exe string, args []string, cfg Config, progress Progress) (*Remote, error) {
-	cfg, err := cfg.withDefaults()
+	full, err := cfg.withDefaults() // what cannot be is told by this process already
 	if err != nil {
 		return nil, coded(err)
 	}
+	cfg.Name, cfg.Base = full.Name, full.Base
 	// The launcher has another working directory.
 	for _, path := range []*string{&cfg.Ckernel, &cfg.Dkernel} {
 		if *path, err = filepath.Abs(*path); err != nil {

@@ -86,11 +86,14 @@ func TestLauncherKilled(t *testing.T) {
 	require.FileExists(t, statedir.MemoryPath(cfg.Base, cfg.Name), "for those who want to look")
 
 	next := cfg
-	next.Name = "next"
+	next.Name, next.Dkernels = "next", NoDkernels
 	n, err := spawn(t, within(t), next, "none")
 	require.NoError(t, err)
 	require.NoFileExists(t, statedir.MemoryPath(cfg.Base, cfg.Name))
 	require.NoDirExists(t, statedir.Path(cfg.Base, cfg.Name))
+	s, err = n.Status(within(t), false)
+	require.NoError(t, err)
+	require.Len(t, s.Kernels, 1)
 	r, err = spawn(t, within(t), cfg, "none")
 	require.NoError(t, err)
 	require.NoError(t, n.Down(within(t), false))

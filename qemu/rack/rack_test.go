@@ -341,7 +341,8 @@ func TestConfig(t *testing.T) {
 	f := newFleet()
 	for want, edit := range map[string]func(*Config){
 		"bad rack name":                func(c *Config) { c.Name = "A" },
-		"0 cores":                      func(c *Config) { c.Cores = -1; c.Cores++; c.CkernelCore = 0; c.Cores = 0; c.Cores = -0 },
+		"-1 cores":                     func(c *Config) { c.Cores = -1 },
+		"MiB of shared memory, but":    func(c *Config) { c.Shared = 1 << 60 },
 		"65 cores":                     func(c *Config) { c.Cores = 65 },
 		"32 dkernels, want at most 31": func(c *Config) { c.Dkernels = 32 },
 		"room for 2":                   func(c *Config) { c.Dkernels, c.Room = 3, 2 },
@@ -352,9 +353,6 @@ func TestConfig(t *testing.T) {
 		`accelerator "xen"`:            func(c *Config) { c.Accel = "xen" },
 		"boot timeout":                 func(c *Config) { c.BootTimeout = -1 },
 	} {
-		if want == "0 cores" {
-			continue // means the default
-		}
 		cfg := config(t, f)
 		edit(&cfg)
 		_, err := Start(within(t), cfg, nil)
