@@ -62,7 +62,9 @@ func (f *File) Bytes() []byte {
 		for _, v := range [...]uint64{s.Off, s.Vaddr, s.Vaddr, s.Filesz, s.Memsz, s.Align} {
 			p = le.AppendUint64(p, v)
 		}
-		copy(b[s.Off:], s.Data)
+		if len(s.Data) > 0 {
+			copy(b[s.Off:], s.Data)
+		}
 	}
 	if f.Raw != nil {
 		b = f.Raw(b)
