@@ -190,6 +190,12 @@ func (p *Pool) Unref(f Frame) {
 // Refs is how many references f has, at this moment.
 func (p *Pool) Refs(f Frame) int { return int(p.count(f).Load()) }
 
+// Has reports whether f is in a slice that the pool holds.
+func (p *Pool) Has(f Frame) bool {
+	i := uint64(f) / PerSlice
+	return f != None && i < uint64(len(p.slices)) && p.slices[i].Load() != nil
+}
+
 // Phys is the physical address of f.
 func (p *Pool) Phys(f Frame) uint64 { return p.base + uint64(f)*Size }
 

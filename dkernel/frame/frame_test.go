@@ -121,6 +121,10 @@ func TestMisuse(t *testing.T) {
 	require.Panics(t, func() { p.Ref(None) })
 	require.Panics(t, func() { p.Unref(2 * PerSlice) }, "not granted")
 	require.Panics(t, func() { p.Refs(1 << 60) })
+	require.True(t, p.Has(f))
+	for _, g := range []Frame{None, 2 * PerSlice, 3 * PerSlice, 1 << 60} {
+		require.False(t, p.Has(g))
+	}
 	// A source that gives nonsense.
 	for _, n := range []uint64{0, 3, 1 << 62} {
 		src.avail = []uint64{n}

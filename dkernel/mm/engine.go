@@ -17,18 +17,14 @@ import (
 // as fast as a log, and making one takes longer than all the rest of fork (nr.Apply 110 ns, nr.New 200 µs, 600 KB). When another
 // replica is to join, attach hands the tree to nr; from then on operations go through the log.
 type engine struct {
-	mu   sync.Mutex
-	t    *tree                    // guarded by mu until log is set, by nr afterwards
-	log  atomic.Pointer[logged]   // set once, with mu held
-	over func(*op, []frame.Frame) // test hook: sees every op before it is applied; nil in kernels
+	mu  sync.Mutex
+	t   *tree                  // guarded by mu until log is set, by nr afterwards
+	log atomic.Pointer[logged] // set once, with mu held
 }
 
 func (e *engine) apply(o *op) resp { return e.applyFrames(o, nil) }
 
 func (e *engine) applyFrames(o *op, frames []frame.Frame) (r resp) {
-	if e.over != nil {
-		e.over(o, frames)
-	}
 	if l := e.log.Load(); l != nil {
 		return l.apply(o, frames)
 	}

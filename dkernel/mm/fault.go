@@ -173,7 +173,8 @@ func (s *Space) bringFile(addr uint64, write bool, k *look) (out Outcome, again 
 		}
 		return BusError, false
 	}
-	if k.flags&vmExec != 0 && s.sys.exec != nil {
+	ours := s.sys.exec != nil && k.flags&(vmExec|vmShared) == vmExec
+	if ours {
 		if f, err = s.sys.exec(b.obj, k.index, f); err != nil {
 			return NoMemory, false
 		}
@@ -185,7 +186,7 @@ func (s *Space) bringFile(addr uint64, write bool, k *look) (out Outcome, again 
 	case dirty:
 		o.Flags = putWrite
 	}
-	if k.old != frame.None || k.flags&(vmRandom|vmRepeat) != 0 || k.flags&vmExec != 0 && s.sys.exec != nil || dirty && b.notify {
+	if k.old != frame.None || k.flags&(vmRandom|vmRepeat) != 0 || ours || dirty && b.notify {
 		return s.put(&o)
 	}
 	return s.bringAround(&o, f, k)

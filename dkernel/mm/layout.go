@@ -3,9 +3,9 @@ package mm
 // Layout is where an address space puts things.
 type Layout struct {
 	StackTop uint64 // end of the stack; the loader puts the stack below
-	MmapBase uint64 // mappings go below it, from the top down
+	MmapBase uint64 // mappings go below it, from the top down; or above it, if Legacy
 	DynBase  uint64 // where to load position-independent executables (ELF_ET_DYN_BASE, randomised)
-	Legacy   bool   // mappings go up from a third of the address space instead (ADDR_COMPAT_LAYOUT)
+	Legacy   bool   // from the bottom up, as with ADDR_COMPAT_LAYOUT
 }
 
 // Bits of randomness, in pages (arch/x86/mm/mmap.c, mmap_rnd_bits; fs/binfmt_elf.c, STACK_RND_MASK; arch_randomize_brk).
@@ -26,12 +26,16 @@ func (y *System) NewLayout(stack uint64, fixed, legacy bool) Layout {
 	const task, gapMin = uint64(userTop), 128 << 20
 	gap := min(stack, task) + stackGuard + stackRandom<<pageShift
 	gap = pageUp(min(max(gap, gapMin), task/6*5))
-	return Layout{
+	l := Layout{
 		StackTop: task - rnd(stackRandom),
 		MmapBase: (task - gap - rnd(mmapRandom)) &^ (pageSize - 1),
 		DynBase:  pageUp(task/3*2) + rnd(mmapRandom),
 		Legacy:   legacy,
 	}
+	if legacy {
+		l.MmapBase = unmappedBase + rnd(mmapRandom)
+	}
+	return l
 }
 
 // BrkStart chooses where the break begins for a program that ends at end (ADDR_NO_RANDOMIZE: fixed).

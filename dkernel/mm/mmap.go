@@ -67,8 +67,7 @@ func (s *Space) mapObject(o *op, f flags, b *binding, a *MapArgs) (uint64, error
 		return 0, linux.ENOMEM
 	}
 	o.Flags = uint64(f)
-	if o.Len == pageSize && f&vmShared != 0 && f&vmProt != 0 && a.Flags&(linux.MAP_POPULATE|linux.MAP_NONBLOCK) == linux.MAP_POPULATE &&
-		(s.sys.exec == nil || f&vmExec == 0) {
+	if o.Len == pageSize && f&vmShared != 0 && f&vmProt != 0 && a.Flags&(linux.MAP_POPULATE|linux.MAP_NONBLOCK) == linux.MAP_POPULATE {
 		o.Epoch = s.tree.epoch.Load()
 		write := f&vmWrite != 0 && !b.notify
 		if fr, err := b.obj.Page(o.Off, write); err == nil {
@@ -302,12 +301,8 @@ func (s *Space) Remap(old, oldLen, newLen uint64, how int, to uint64) (uint64, e
 
 // Break is brk(2): it sets the break, if that is possible, and returns it.
 func (s *Space) Break(addr uint64) uint64 {
-	if addr != 0 {
-		var now uint64
-		s.engine.view(func(t *tree) { now = t.brk })
-		if addr > now && !s.sys.promise((addr-now)>>pageShift) {
-			addr = 0
-		}
+	if now := s.breakAt.Load(); addr > now && !s.sys.promise((addr-now)>>pageShift) {
+		addr = 0
 	}
 	r := s.do(s.limited(&op{Kind: opBrk, Addr: addr}))
 	if f := flags(s.future.Load()); f&(vmLocked|vmOnFault) == vmLocked && r.err == 0 && addr == r.addr {
@@ -317,8 +312,12 @@ func (s *Space) Break(addr uint64) uint64 {
 			s.fill(start, end, linux.PROT_WRITE)
 		}
 	}
+	s.breakAt.Store(r.addr)
 	return r.addr
 }
 
 // SetBreakStart says where the break begins, for a program that was just loaded.
-func (s *Space) SetBreakStart(addr uint64) { s.do(&op{Kind: opSetBrk, Addr: addr}) }
+func (s *Space) SetBreakStart(addr uint64) {
+	s.do(&op{Kind: opSetBrk, Addr: addr})
+	s.breakAt.Store(addr)
+}

@@ -187,6 +187,8 @@ func (t *tree) do(o *op, frames []frame.Frame) (r resp) {
 		r.err = linux.ENOSYS
 	}
 	r.account = int64(t.count.account - account)
-	r.out, t.out = t.out, nil
+	if t.mine {
+		r.out, t.out = t.out, nil // with what operations of other replicas have left
+	}
 	return r
 }

@@ -35,6 +35,7 @@ type Space struct {
 	limAS, limData, limStack, limLock atomic.Uint64
 	ipcLock                           atomic.Bool
 	stackAt, lastAnon, future         atomic.Uint64
+	breakAt                           atomic.Uint64 // the break that was set last, near enough to judge what is asked for
 
 	forkMu sync.Mutex // held by fork until all CPUs have forgotten what they could write to
 
@@ -284,6 +285,7 @@ func (s *Space) Fork() (*Space, error) {
 	c.limLock.Store(s.limLock.Load())
 	c.ipcLock.Store(s.ipcLock.Load())
 	c.stackAt.Store(s.stackAt.Load())
+	c.breakAt.Store(s.breakAt.Load())
 
 	s.forkMu.Lock()
 	pinned := s.lend(c)

@@ -51,8 +51,8 @@ type Config struct {
 	// Memory is how many pages there are for programs in all: the yardstick of overcommitment. nil: no bound.
 	Memory  func() uint64
 	MaxMaps int // mappings of an address space; 0 means vm.max_map_count's default, 65530
-	// Executable, if set, returns the frame to use where page index of an object is mapped executable, instead of f, with a
-	// reference; f's goes over to it. It is for machines that do not see that another one has written their code.
+	// Executable, if set, returns the frame to use where page index of an object is mapped executable and private, instead of f, with
+	// a reference; f's goes over to it. It is for machines that do not see that another one has written their code.
 	Executable func(obj Object, index uint64, f frame.Frame) (frame.Frame, error)
 	// AnonAround is how many pages a fault in fresh anonymous memory brings when the last one was at the page before: up to 16. 0 means 1.
 	AnonAround int

@@ -33,7 +33,7 @@ type tree struct {
 
 	// The rest belongs to the operation in progress.
 	mine  bool    // its issuer is here
-	out   *gather // what it removed
+	out   *gather // what it removed; of operations from elsewhere only what this replica's processors have to forget
 	child *tree   // of a fork: set by the issuer
 	onZap func(paging.Leaf)
 

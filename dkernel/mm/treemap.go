@@ -108,6 +108,9 @@ func (v *vma) attr(own paging.Attr) paging.Attr {
 
 // put maps f, which may be what the bits of what say, at addr in v, where nothing is.
 func (t *tree) put(v *vma, addr uint64, f frame.Frame, what uint64) error {
+	if !t.sys.frames.Has(f) {
+		return paging.ErrPhysRange
+	}
 	var own paging.Attr
 	switch {
 	case what&putOwn != 0:
@@ -176,7 +179,7 @@ func (t *tree) setFlags(v *vma, f flags) {
 	if (f^old)&vmProt == 0 {
 		return
 	}
-	if f&^old&vmExec != 0 && v.bind != nil && t.sys.exec != nil {
+	if f&^old&vmExec != 0 && f&vmShared == 0 && v.bind != nil && t.sys.exec != nil {
 		t.zapObject(v.start, v.end) // they come back as copies that may be executed
 	}
 	var set, clear paging.Attr
