@@ -111,13 +111,10 @@ func TestKernelCommands(t *testing.T) {
 		}
 		return "dkernel3", nil
 	}
-	h := map[string]control.Handler{"scheduler": func(_ context.Context, s *control.Session) (any, error) {
-		var a struct {
-			Command    int
-			Name, Text string
-		}
+	h := map[string]control.Handler{"sched": func(_ context.Context, s *control.Session) (any, error) {
+		var a struct{ Do, Name, Text string }
 		err := s.Args(&a)
-		return fmt.Sprintf("%d %q %q", a.Command, a.Name, a.Text), err
+		return fmt.Sprintf("%s %q %q", a.Do, a.Name, a.Text), err
 	}}
 	for _, name := range []string{"kill", "stop", "pause", "resume", "restart", "add-dkernel"} {
 		h[name] = note
@@ -140,8 +137,8 @@ func TestKernelCommands(t *testing.T) {
 	policy := filepath.Join(t.TempDir(), "mine.sql")
 	require.NoError(t, os.WriteFile(policy, []byte("POLICY"), 0o600))
 	for want, args := range map[string][]string{
-		`1 "" ""`: {"show"}, `5 "" ""`: {"show", "--text"}, `2 "ours" ""`: {"show", "--policy", "ours"}, `3 "mine" "POLICY"`: {"set", policy}, `4 "" ""`: {"explain"},
-		`4 "" "POLICY"`: {"explain", "--requests", policy},
+		`show "" ""`: {"show"}, `show "dump" ""`: {"show", "--text"}, `show "ours" ""`: {"show", "--policy", "ours"}, `show "policy" ""`: {"show", "--policy", ""},
+		`set "mine" "POLICY"`: {"set", policy}, `explain "" ""`: {"explain"}, `explain "" "POLICY"`: {"explain", "--requests", policy},
 	} {
 		out, err := dinos("", append([]string{"sched"}, args...)...)
 		require.NoError(t, err)

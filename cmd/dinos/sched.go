@@ -1,18 +1,18 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
 
-	"dinos/qemu/rack"
 	"dinos/sched"
-	"dinos/shmem/proto"
 )
 
 // newSchedCmd serves the scheduler's state: that of a running rack, or text in files, which was dumped from one or written by hand.
@@ -27,11 +27,11 @@ the policy in force.`,
 	return cmd
 }
 
-// askScheduler has the ckernel of a rack answer.
-func askScheduler(cmd *cobra.Command, r *rack.Remote, what proto.SchedulerCommand, name, text string) error {
+// askScheduler prints what the ckernel of a rack answers.
+func askScheduler(cmd *cobra.Command, ask func(context.Context) (string, error)) error {
 	ctx, stop := interruptible(cmd)
 	defer stop()
-	answer, err := r.Scheduler(ctx, what, name, text)
+	answer, err := ask(ctx)
 	if err != nil {
 		return err
 	}
@@ -59,15 +59,18 @@ func newSchedShowCmd(ref rackRef) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				r, err := ref.connectIfAny()
-				switch {
-				case err != nil:
+				if err != nil {
 					return err
-				case r != nil && cmd.Flags().Changed("policy"):
-					return askScheduler(cmd, r, proto.SchedulerPolicy, policy, "")
-				case r != nil && text:
-					return askScheduler(cmd, r, proto.SchedulerDump, "", "")
-				case r != nil:
-					return askScheduler(cmd, r, proto.SchedulerShow, "", "")
+				}
+				what := "" // the state, for people
+				switch {
+				case cmd.Flags().Changed("policy"):
+					what = orElse(policy, "policy")
+				case text:
+					what = "dump"
+				}
+				if r != nil {
+					return askScheduler(cmd, func(ctx context.Context) (string, error) { return r.SchedShow(ctx, what) })
 				}
 			}
 			s, err := sched.New(sched.Options{})
@@ -109,13 +112,18 @@ func newSchedSetCmd(ref rackRef) *cobra.Command {
 	var state string
 	var check bool
 	cmd := &cobra.Command{
-		Use:   "set POLICY.sql",
+		Use:   "set POLICY.sql|NAME",
 		Short: "check a policy and put it in force, in a running rack or with --state in a dumped state",
-		Long: `Set checks a policy and puts it in force in the running rack. With --state it does so in a state in a file, with --check nowhere; that is
-also what happens if no rack runs.`,
+		Long: `Set checks a policy and puts it in force in the running rack; a name is that of a policy that ships with dinos. With --state it does so
+in a state in a file, with --check nowhere; that is also what happens if no rack runs.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			text, err := readText(cmd, args[0])
+			if errors.Is(err, fs.ErrNotExist) && !strings.HasSuffix(args[0], ".sql") && state == "" && !check {
+				if r, rerr := ref.connectIfAny(); r != nil && rerr == nil { // it has policies of its own
+					return askScheduler(cmd, func(ctx context.Context) (string, error) { return r.SchedSet(ctx, args[0], "") })
+				}
+			}
 			if err != nil {
 				return err
 			}
@@ -126,7 +134,7 @@ also what happens if no rack runs.`,
 					return err
 				}
 				if r != nil {
-					return askScheduler(cmd, r, proto.SchedulerSet, name, text)
+					return askScheduler(cmd, func(ctx context.Context) (string, error) { return r.SchedSet(ctx, name, text) })
 				}
 			}
 			if state == "" {
@@ -181,7 +189,7 @@ func newSchedExplainCmd(ref rackRef) *cobra.Command {
 						return err
 					}
 				}
-				return askScheduler(cmd, r, proto.SchedulerExplain, "", text)
+				return askScheduler(cmd, func(ctx context.Context) (string, error) { return r.SchedExplain(ctx, text) })
 			}
 			if requests != "" {
 				return errors.New("--requests is for a running rack; requests about a state stand at its end")

@@ -14,18 +14,18 @@ import (
 
 // The commands of a launcher's control socket. Those that speak of a kernel have KernelArgs.
 const (
-	cmdStatus    = "status" // StatusArgs → Status
-	cmdSample    = "sample" // → Sample
-	cmdKill      = "kill"
-	cmdStop      = "stop"
-	cmdPause     = "pause"
-	cmdResume    = "resume"
-	cmdRestart   = "restart"
-	cmdAdd       = "add-dkernel" // → name
-	cmdEvents    = "events"      // eventsArgs; events "rack" until cancelled
-	cmdScheduler = "scheduler"   // schedulerArgs → text
-	cmdHold      = "hold"        // until cancelled: then the rack ends
-	cmdDown      = "down"        // downArgs
+	cmdStatus  = "status" // StatusArgs → Status
+	cmdSample  = "sample" // → Sample
+	cmdKill    = "kill"
+	cmdStop    = "stop"
+	cmdPause   = "pause"
+	cmdResume  = "resume"
+	cmdRestart = "restart"
+	cmdAdd     = "add-dkernel" // → name
+	cmdEvents  = "events"      // eventsArgs; events "rack" until cancelled
+	cmdSched   = "sched"       // schedArgs → text
+	cmdHold    = "hold"        // until cancelled: then the rack ends
+	cmdDown    = "down"        // downArgs
 
 	rackEvent = "rack"
 )
@@ -46,10 +46,11 @@ type downArgs struct {
 	Keep bool `json:"keep"`
 }
 
-type schedulerArgs struct {
-	Command proto.SchedulerCommand `json:"command"`
-	Name    string                 `json:"name,omitempty"`
-	Text    string                 `json:"text,omitempty"`
+// schedArgs: Do is show (Name as proto.SchedShow.What), set or explain.
+type schedArgs struct {
+	Do   string `json:"do"`
+	Name string `json:"name,omitempty"`
+	Text string `json:"text,omitempty"`
 }
 
 // handlers serves the commands. down ends the rack: it keeps what it leaves if it is told to, and returns when all kernels are gone.
@@ -82,12 +83,23 @@ func (r *Rack) handlers(down func(keep bool)) map[string]control.Handler {
 		},
 		cmdSample: func(context.Context, *control.Session) (any, error) { return r.Sample(), nil },
 		cmdEvents: r.serveEvents,
-		cmdScheduler: func(ctx context.Context, s *control.Session) (any, error) {
-			var a schedulerArgs
-			if err := s.Args(&a); err != nil {
+		cmdSched: func(ctx context.Context, s *control.Session) (any, error) {
+			var a schedArgs
+			err := s.Args(&a)
+			if err != nil {
 				return nil, err
 			}
-			text, err := r.Scheduler(ctx, &proto.Scheduler{Command: a.Command, Name: a.Name, Text: a.Text})
+			text := ""
+			switch a.Do {
+			case "show":
+				text, err = r.SchedShow(ctx, a.Name)
+			case "set":
+				text, err = r.SchedSet(ctx, a.Name, a.Text)
+			case "explain":
+				text, err = r.SchedExplain(ctx, a.Text)
+			default:
+				err = control.Errorf(control.CodeUsage, "%s: %q, want show, set or explain", cmdSched, a.Do)
+			}
 			return text, coded(err)
 		},
 		cmdHold: func(ctx context.Context, s *control.Session) (any, error) {
@@ -223,17 +235,32 @@ func (c *Remote) Restart(ctx context.Context, kernel string) error {
 
 // Add is [Rack.Add].
 func (c *Remote) Add(ctx context.Context) (name string, err error) {
-	return name, c.call(ctx, cmdAdd, nil, &name)
+	err = c.call(ctx, cmdAdd, nil, &name)
+	return name, err
 }
 
-// Scheduler asks the ckernel's scheduler.
-func (c *Remote) Scheduler(ctx context.Context, command proto.SchedulerCommand, name, text string) (answer string, err error) {
-	return answer, c.call(ctx, cmdScheduler, schedulerArgs{command, name, text}, &answer)
+// SchedShow is [Rack.SchedShow].
+func (c *Remote) SchedShow(ctx context.Context, what string) (text string, err error) {
+	err = c.call(ctx, cmdSched, schedArgs{Do: "show", Name: what}, &text)
+	return text, err
+}
+
+// SchedSet is [Rack.SchedSet].
+func (c *Remote) SchedSet(ctx context.Context, name, policy string) (said string, err error) {
+	err = c.call(ctx, cmdSched, schedArgs{Do: "set", Name: name, Text: policy}, &said)
+	return said, err
+}
+
+// SchedExplain is [Rack.SchedExplain].
+func (c *Remote) SchedExplain(ctx context.Context, requests string) (said string, err error) {
+	err = c.call(ctx, cmdSched, schedArgs{Do: "explain", Text: requests}, &said)
+	return said, err
 }
 
 // Events returns the last events.
 func (c *Remote) Events(ctx context.Context) (list []Event, err error) {
-	return list, c.call(ctx, cmdEvents, eventsArgs{}, &list)
+	err = c.call(ctx, cmdEvents, eventsArgs{}, &list)
+	return list, err
 }
 
 // Follow calls f with each event until ctx is done (nil) or the launcher is gone.

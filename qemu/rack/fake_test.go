@@ -417,11 +417,26 @@ func newControl(k *fake) (*controlKernel, error) {
 		}
 		return nil
 	})
-	rpc.Handle(m, rpc.Worker, func(_ *rpc.Request, q *proto.Scheduler, a *proto.SchedulerReply) error {
-		if q.Command == proto.SchedulerSet && q.Text == "" {
-			return rpc.Errorf(proto.CodeMalformed, "an empty policy")
+	shown := strings.Repeat("0123456789", 5000)
+	rpc.Handle(m, rpc.Worker, func(_ *rpc.Request, q *proto.SchedShow, a *proto.SchedShowReply) error {
+		text := shown
+		if q.What != "" {
+			text = "what: " + q.What
 		}
-		a.Text = fmt.Sprintf("%d %s %d", q.Command, q.Name, len(q.Text))
+		a.Total = uint32(len(text))
+		text = text[min(int(q.Offset), len(text)):]
+		a.Text = []byte(text[:min(len(text), proto.MaxData)])
+		return nil
+	})
+	rpc.Handle(m, rpc.Worker, func(_ *rpc.Request, q *proto.SchedSet, a *proto.SchedSetReply) error {
+		if string(q.Text) == "bad" {
+			return rpc.Errorf(proto.CodeMalformed, "a bad policy")
+		}
+		a.Text = []byte("set " + q.Name)
+		return nil
+	})
+	rpc.Handle(m, rpc.Worker, func(_ *rpc.Request, q *proto.SchedExplain, a *proto.SchedExplainReply) error {
+		a.Text = append([]byte("because "), q.Requests...)
 		return nil
 	})
 	return c, nil

@@ -145,6 +145,9 @@ func (r *Rack) prepare() (err error) {
 	if r.shared, err = layout.Format(mem, r.cfg.layout(), r.state.Generation); err != nil {
 		return err
 	}
+	if err := peer.MarkZero(r.shared); err != nil { // the file is new
+		return err
+	}
 	r.shared.BootTime.Store(uint64(r.started.UnixNano()))
 	return r.join(mem)
 }

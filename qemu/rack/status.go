@@ -293,12 +293,43 @@ func DumpLog(entries int) layout.Dumper {
 	}
 }
 
-// Scheduler asks the ckernel's scheduler; see proto.Scheduler.
-func (r *Rack) Scheduler(ctx context.Context, q *proto.Scheduler) (string, error) {
-	var reply proto.SchedulerReply
-	err := r.ask(ctx, layout.Ckernel, q, &reply, 5*callTimeout)
-	if errors.Is(err, proto.ErrEncode) {
-		return "", fmt.Errorf("%d bytes of text, want at most %d: %w", len(q.Text), proto.MaxState, err)
+// SchedShow asks the ckernel's scheduler for a text; see proto.SchedShow.
+func (r *Rack) SchedShow(ctx context.Context, what string) (string, error) {
+	var text []byte
+	for {
+		var a proto.SchedShowReply
+		if err := r.ask(ctx, layout.Ckernel, &proto.SchedShow{What: what, Offset: uint32(len(text))}, &a, 5*callTimeout); err != nil {
+			return "", err
+		}
+		text = append(text, a.Text...)
+		// It may have become shorter between two parts.
+		if len(a.Text) == 0 || len(text) >= int(a.Total) || len(text) > maxSched {
+			return string(text), nil
+		}
 	}
-	return reply.Text, err
+}
+
+// maxSched bounds a text of the scheduler.
+const maxSched = 4 << 20
+
+// SchedSet puts a policy in force; without a text, the shipped one of that name.
+func (r *Rack) SchedSet(ctx context.Context, name, text string) (string, error) {
+	var a proto.SchedSetReply
+	err := r.ask(ctx, layout.Ckernel, &proto.SchedSet{Name: name, Text: []byte(text)}, &a, 5*callTimeout)
+	return string(a.Text), tooLong(err, text)
+}
+
+// SchedExplain asks where requests would go.
+func (r *Rack) SchedExplain(ctx context.Context, requests string) (string, error) {
+	var a proto.SchedExplainReply
+	err := r.ask(ctx, layout.Ckernel, &proto.SchedExplain{Requests: []byte(requests)}, &a, 5*callTimeout)
+	return string(a.Text), tooLong(err, requests)
+}
+
+// tooLong says what is right if err is that text does not fit into a message.
+func tooLong(err error, text string) error {
+	if errors.Is(err, proto.ErrEncode) {
+		return fmt.Errorf("%d bytes of text, want at most %d: %w", len(text), proto.MaxData, err)
+	}
+	return err
 }

@@ -31,7 +31,6 @@ const (
 	MaxPath    = 4096      // bytes of a path
 	MaxText    = 1024      // bytes of a log line or an error message
 	MaxData    = 16 << 10  // bytes of file or stream data in a message
-	MaxState   = 64 << 10  // bytes of text about the scheduler: its state, a policy
 	MaxArgs    = 1024      // arguments, or environment strings
 	MaxArg     = 4096      // bytes of one
 	MaxList    = 1024      // entries of other lists

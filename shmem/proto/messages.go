@@ -327,34 +327,6 @@ func (m *StatusReply) code(c *codec) {
 	c.u64(&m.FreeCores).u64(&m.FreeSlices).strs(&m.Problems, MaxList, MaxText)
 }
 
-// SchedulerCommand is what a [Scheduler] message wants. Numbers are part of the protocol.
-type SchedulerCommand uint8
-
-// The commands of a Scheduler message.
-const (
-	SchedulerShow    SchedulerCommand = 1 // the state, for people
-	SchedulerPolicy  SchedulerCommand = 2 // the text of the policy Name, of the one in force if that is empty
-	SchedulerSet     SchedulerCommand = 3 // put the policy Name with the text Text in force
-	SchedulerExplain SchedulerCommand = 4 // where the requests in Text would go and why; what waits now if that is empty
-	SchedulerDump    SchedulerCommand = 5 // the state, as text that package sched loads again
-)
-
-// Scheduler asks about the placement policy, or changes it.
-type Scheduler struct {
-	Command SchedulerCommand
-	Name    string
-	Text    string
-}
-
-func (m *Scheduler) code(c *codec) {
-	c.u8((*uint8)(&m.Command)).str(&m.Name, MaxName).str(&m.Text, MaxState)
-}
-
-// SchedulerReply answers [Scheduler]. Text that is longer than MaxState is cut, and its last line says so.
-type SchedulerReply struct{ Text string }
-
-func (m *SchedulerReply) code(c *codec) { c.str(&m.Text, MaxState) }
-
 // LogPositions asks how far the operation logs are.
 type LogPositions struct{}
 

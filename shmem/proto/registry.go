@@ -65,10 +65,9 @@ const (
 	TypeGetFile       Type = 63
 	TypePutFile       Type = 64
 	TypeRun           Type = 65
-	TypeScheduler     Type = 66
 
 	// Types is one more than the largest type.
-	Types Type = 67
+	Types Type = 66
 )
 
 // registry has all types.
@@ -131,7 +130,6 @@ var registry = [Types]Info{
 	TypeGetFile:       {Name: "GetFile", Request: request[GetFile], Reply: reply[GetFileReply], Stream: true},
 	TypePutFile:       {Name: "PutFile", Request: request[PutFile], Reply: reply[PutFileReply], Stream: true},
 	TypeRun:           {Name: "Run", Request: request[Run], Reply: reply[RunReply], Stream: true},
-	TypeScheduler:     {Name: "Scheduler", Request: request[Scheduler], Reply: reply[SchedulerReply]},
 }
 
 // The types of requests.
@@ -194,7 +192,6 @@ func (*Resize) Type() Type        { return TypeResize }
 func (*GetFile) Type() Type       { return TypeGetFile }
 func (*PutFile) Type() Type       { return TypePutFile }
 func (*Run) Type() Type           { return TypeRun }
-func (*Scheduler) Type() Type     { return TypeScheduler }
 
 // Request is a message that asks, tells or opens; replies have no type of their own.
 type Request interface {
