@@ -28,7 +28,7 @@ func Run(m *machine.Machine) error {
 		return err
 	}
 	if alone {
-		return monitor.Run(m)
+		return runAlone(m)
 	}
 	n, err := ctl.New(ctl.Config{Peer: cfg})
 	if err != nil {

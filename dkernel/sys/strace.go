@@ -158,7 +158,7 @@ func argument(b []byte, mem uio.Memory, kind byte, v uint64) []byte {
 	case 't':
 		return timespec(b, mem, v)
 	case 'g':
-		return signal(b, v)
+		return signalArg(b, v)
 	}
 	if names, ok := names(kind); ok {
 		return names.append(b, v)
@@ -213,7 +213,7 @@ func SignalName(n int) string {
 	return strconv.Itoa(n)
 }
 
-func signal(b []byte, v uint64) []byte { return append(b, SignalName(int(int32(v)))...) }
+func signalArg(b []byte, v uint64) []byte { return append(b, SignalName(int(int32(v)))...) }
 
 // a name is a value, or the bits of one under a mask.
 type name struct {

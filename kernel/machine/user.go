@@ -125,6 +125,9 @@ func InitUser(s *paging.Space) error { return s.InitUserIn(&kernel.Tables, &theU
 // FlushUser returns when no CPU uses old translations of the pages from start on, of the tables at root.
 func FlushUser(root, start, pages uint64) { kernel.FlushUser(root, start, pages) }
 
+// UserBarrier returns when every CPU that was in ring 3 has passed through the kernel.
+func UserBarrier() { kernel.FlushUser(0, 0, 0) }
+
 // dropRoot lets one DropRoot run at a time.
 var dropRoot sync.Mutex
 

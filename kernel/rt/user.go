@@ -118,7 +118,7 @@ func (k *Kernel) KickUser(u *trap.User) {
 }
 
 // FlushUser returns when no CPU uses old translations of the pages from start on, of the tables at root, in ring 3. Kernel code does
-// not use them at all. Thread code only.
+// not use them at all. Root 0 means all tables: then every CPU has passed through the kernel. Thread code only.
 func (k *Kernel) FlushUser(root, start, pages uint64) {
 	var wait uint64
 	k.Run(func(cpu *trap.CPU) {
@@ -133,7 +133,7 @@ func (k *Kernel) FlushUser(root, start, pages uint64) {
 		}
 		for i := range k.ncpu {
 			pc := &k.cpus[i]
-			if uint64(i) == cpu.ID || pc.online.Load() == 0 || pc.trap.Root.Load() != root {
+			if uint64(i) == cpu.ID || pc.online.Load() == 0 || pc.trap.Root.Load() != root && root != 0 {
 				continue
 			}
 			pc.trap.FlushUser.Store(1)

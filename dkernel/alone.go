@@ -1,0 +1,57 @@
+package dkernel
+
+import (
+	"errors"
+	"fmt"
+
+	"dinos/dkernel/proc"
+	"dinos/dkernel/programs"
+	"dinos/kernel/machine"
+	"dinos/kernel/monitor"
+	"dinos/kernel/testproto"
+)
+
+// runAlone is a data kernel without a rack. With a module, an initramfs or a program, it runs init= (by default /init) of it on the
+// console, and ends the machine with what became of that; else there is a prompt.
+func runAlone(m *machine.Machine) error {
+	if len(m.Boot.Modules) == 0 {
+		return monitor.Run(m)
+	}
+	path, err := m.Args.String("init", "/init")
+	if err != nil {
+		return err
+	}
+	trace, err := m.Args.Bool("strace")
+	if err != nil {
+		return err
+	}
+	memory, slices := machine.OwnMemory()
+	exited := make(chan uint32, 1)
+	var first *proc.Process
+	cfg := programs.Config{Machine: m, Memory: memory, Source: slices, Root: m.Module(0), Hostname: m.Name, Trace: trace,
+		Exited: func(p *proc.Process, status uint32) {
+			if p == first {
+				exited <- status
+			}
+		}}
+	p, err := programs.New(cfg)
+	if err != nil {
+		return err
+	}
+	status, err := p.Init(m, path, []string{path}, []string{"PATH=/bin:/sbin:/usr/bin:/usr/sbin", "TERM=linux", "HOME=/"}, func(x *proc.Process) { first = x }, exited)
+	if err != nil {
+		return err
+	}
+	if lines := p.Kernel.Table.Missed(); len(lines) > 0 {
+		fmt.Println("dinos: system calls that are not served:")
+		for _, l := range lines {
+			fmt.Println("  " + l)
+		}
+	}
+	if status != 0 {
+		fmt.Printf("dinos: %s ended with status %#x\n", path, status)
+		machine.Exit(testproto.ExitFail)
+	}
+	machine.Exit(testproto.ExitPass)
+	return errors.New("the machine did not end")
+}
