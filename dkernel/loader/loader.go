@@ -100,6 +100,8 @@ type Space interface {
 	Unmap(addr, n uint64) error
 	// SetBreakStart sets where brk(2) starts; whole pages.
 	SetBreakStart(addr uint64)
+	// SetStack says that the mapping at addr is the stack.
+	SetStack(addr uint64)
 }
 
 var _ Space = (*mm.Space)(nil)

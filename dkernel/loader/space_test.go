@@ -193,6 +193,12 @@ func (s *space) SetBreakStart(addr uint64) {
 	s.brk = addr
 }
 
+func (s *space) SetStack(addr uint64) {
+	if s.page(addr, linux.PROT_READ) == nil {
+		panic("no stack there")
+	}
+}
+
 // page returns the bytes of a page as the program sees them, nil if it may not use it so.
 func (s *space) page(addr uint64, prot int) []byte {
 	addr = pageDown(addr)

@@ -74,6 +74,7 @@ func (p *Program) mapStack(space Space, s *stackPlan) error {
 	if _, err := space.Map(mm.MapArgs{Addr: low, Len: s.top - low, Prot: prot, Flags: flags}); err != nil {
 		return failed(err, p.Path, "mapping the stack")
 	}
+	space.SetStack(s.sp)
 	return nil
 }
 
