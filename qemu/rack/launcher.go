@@ -70,7 +70,7 @@ func Spawn(ctx context.Context, exe string, args []string, cfg Config, progress 
 	}()
 	stop := context.AfterFunc(ctx, func() { unix.Shutdown(fd[0], unix.SHUT_RDWR) })
 	defer stop()
-	if err := json.NewEncoder(mine).Encode(launch{cfg, cfg.Base}); err != nil {
+	if err := json.NewEncoder(mine).Encode(launch{cfg, cfg.Base}); err != nil && !errors.Is(err, unix.EPIPE) {
 		return nil, fmt.Errorf("talk to the launcher: %w", err)
 	}
 	for dec := json.NewDecoder(mine); ; {
@@ -80,7 +80,7 @@ func Spawn(ctx context.Context, exe string, args []string, cfg Config, progress 
 		case ctx.Err() != nil:
 			<-gone
 			return nil, ctx.Err()
-		case err != nil:
+		case err != nil: // that it did not even listen shows here, too
 			return nil, control.Errorf(control.CodeHost, "the launcher of rack %q ended without saying why (%v)", cfg.Name, err)
 		case rep.Error != nil:
 			return nil, rep.Error
@@ -98,8 +98,8 @@ type launch struct {
 	Base   string
 }
 
-// Launch is the launcher: it takes its orders from file descriptor 3, starts the rack, and serves it until somebody ends it. The error was
-// reported to who started it, if it comes from the start.
+// Launch is the launcher: it takes its orders from file descriptor 3, starts the rack, and serves it until somebody ends it. That a rack cannot be
+// started is reported to who wants it, and no error here.
 func Launch() error { return serveLauncher(startVM) }
 
 // serveLauncher is Launch with machines that start makes.
@@ -127,8 +127,7 @@ func serveLauncher(start func(vm.Config) (machine, error)) error {
 		if !errors.As(coded(err), &e) {
 			e = &control.Error{Code: control.CodeCanceled, Text: err.Error()}
 		}
-		enc.Encode(report{Error: e})
-		return err
+		return enc.Encode(report{Error: e})
 	}
 	redirect(filepath.Join(r.Dir(), "launcher.log"))
 	enc.Encode(report{Up: true})
