@@ -384,6 +384,6 @@ func (p *Peer) Tick() error {
 		p.last = now
 		p.statistics()
 	}
-	p.loop.Wake() // a sleep flag that somebody broke costs at most a beat
+	p.loop.Check() // a flag or index that somebody broke costs at most a beat
 	return nil
 }

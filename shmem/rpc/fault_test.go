@@ -474,3 +474,45 @@ func TestLostFlag(t *testing.T) {
 	require.NoError(t, b.conn.Call(bg, &proto.Null{}, &proto.NullReply{}, 0))
 	t.Logf("answered after %v", time.Since(start))
 }
+
+// TestCheck: Check finds what a sleeping loop cannot have noticed, and wakes it for nothing else.
+func TestCheck(t *testing.T) {
+	r := newRack(t, 4096)
+	a, b := r.boot(0, 1, echo()), r.boot(1, 0, nil)
+	require.NoError(t, b.conn.Call(bg, &proto.Null{}, &proto.NullReply{}, 0))
+	asleep := func() {
+		for a.loop.until.Load() == 0 {
+			runtime.Gosched()
+		}
+	}
+	asleep()
+	naps := a.loop.Sleeps()
+	for range 1000 {
+		a.loop.Check()
+	}
+	require.LessOrEqual(t, a.loop.Sleeps(), naps+1, "woken without a reason") // its own nap may have ended
+	in, _, err := r.k.RingRegion(r.k.Region, 1, 0)
+	require.NoError(t, err)
+	out, _, err := r.k.RingRegion(r.k.Region, 0, 1)
+	require.NoError(t, err)
+	for name, spoil := range map[string]func(){
+		"sleep flag": func() { require.NoError(t, in.StoreU64(0x108, 0)) },
+		"head":       func() { require.NoError(t, in.StoreU64(0x100, 1<<60)) },
+		"tail":       func() { require.NoError(t, out.StoreU64(0x80, 1<<60)) },
+	} {
+		asleep()
+		spoil()
+		done := make(chan error, 1)
+		go func() { done <- b.conn.Call(bg, &proto.Null{}, &proto.NullReply{}, 0) }()
+		for ended := false; !ended; {
+			select {
+			case err := <-done:
+				require.NoError(t, err, name)
+				ended = true
+			default:
+				a.loop.Check()
+				runtime.Gosched()
+			}
+		}
+	}
+}

@@ -45,6 +45,20 @@ func NewLoop(clock Clock, sleeper Sleeper, spin time.Duration) *Loop {
 // Wake makes the loop look at all connections: a doorbell rang. It does not block.
 func (l *Loop) Wake() { l.sleeper.Wake() }
 
+// Check does Wake if there is something that the loop has not noticed, because somebody broke a flag or an index in shared
+// memory. It costs little, for those who do it often; the loop by itself looks once in MaxNap.
+func (l *Loop) Check() {
+	if l.until.Load() == 0 {
+		return // it is awake
+	}
+	for _, c := range *l.conns.Load() {
+		if c.ready() || !c.repair() {
+			l.Wake()
+			return
+		}
+	}
+}
+
 // Sleeps is how often the loop went to sleep.
 func (l *Loop) Sleeps() uint64 { return l.naps.Load() }
 
