@@ -209,7 +209,17 @@ func (l *lockList) get(r *rangeLock, f *linux.Flock, ofd bool) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	x := l.conflict(r)
+	var x *rangeLock
+	if f.Type == linux.F_UNLCK {
+		// An extension of OFD locks: what the description has itself.
+		if i := slices.IndexFunc(l.ranges, func(x rangeLock) bool {
+			return x.owner == r.owner && x.start <= r.end && x.end >= r.start
+		}); i >= 0 {
+			x = &l.ranges[i]
+		}
+	} else {
+		x = l.conflict(r)
+	}
 	if x == nil {
 		f.Type = linux.F_UNLCK
 		return nil

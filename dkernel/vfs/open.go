@@ -106,7 +106,10 @@ func (c *Caller) openCreate(nd *walk, path string, flags, mode uint32) (*Descrip
 		if err != nil {
 			return nil, err
 		}
-		if !l.plain() || l.slash {
+		switch {
+		case !l.plain() && flags&linux.O_EXCL != 0:
+			return nil, linux.EEXIST
+		case !l.plain() || l.slash:
 			return nil, linux.EISDIR
 		}
 		child, made, err := c.findOrCreate(nd, l.name, flags, mode)
@@ -192,7 +195,7 @@ func (c *Caller) openTmp(dir Path, flags, mode uint32) (*Description, error) {
 	}
 	d := new(Dentry).Init(dir.Dentry, "#"+itoa(n.ino), n)
 	d.gone.Store(true)
-	out, err := c.openPath(Path{dir.Mount, d}, flags&^(linux.O_TMPFILE|linux.O_TRUNC), true)
+	out, err := c.openPath(Path{dir.Mount, d}, flags&^linux.O_TRUNC, true)
 	n.linkable.Store(flags&linux.O_EXCL == 0)
 	n.nlink.Store(0)
 	n.Unref() // the link's; the description has its own

@@ -17,6 +17,14 @@ type transfer struct {
 	nonblock bool
 }
 
+// open checks that the one is open for reading, the other for writing.
+func (t *transfer) open() error {
+	if !t.in.CanRead() || !t.out.CanWrite() {
+		return linux.EBADF
+	}
+	return nil
+}
+
 // run moves up to n bytes. What was moved before an error counts.
 func (t *transfer) run(n int64) (done int64, err error) {
 	n = min(n, linux.MAX_RW_COUNT)
@@ -35,8 +43,7 @@ func (t *transfer) run(n int64) (done int64, err error) {
 			}
 			return 0, err
 		}
-		// A stream gives what it has; only files are read on.
-		if t.inOff == nil || k < int64(len(buf)) {
+		if t.inOff == nil { // a stream gives what it has; files are read on until their end
 			break
 		}
 	}
@@ -86,18 +93,6 @@ func (t *transfer) once(buf []byte) (int64, error) {
 	return done, nil
 }
 
-// position is the offset of an argument: given one, or d's own, which is locked until unlock.
-func (d *Description) position(off *int64) (pos *int64, unlock func()) {
-	switch {
-	case d.mode&Stream != 0:
-		return nil, func() {}
-	case off != nil:
-		return off, func() {}
-	}
-	d.mu.Lock()
-	return &d.off, d.mu.Unlock
-}
-
 // pair gets two descriptions, and locks their positions if those are used. The same description twice is locked once.
 func (c *Caller) pair(infd, outfd int, inOff, outOff *int64, do func(t *transfer) (int64, error)) (int64, error) {
 	a, err := c.Files.Get(infd)
@@ -110,31 +105,48 @@ func (c *Caller) pair(infd, outfd int, inOff, outOff *int64, do func(t *transfer
 		return 0, err
 	}
 	defer b.Put()
-	if !a.CanRead() || !b.CanWrite() {
-		return 0, linux.EBADF
-	}
 	t := &transfer{c: c, in: a.Description, out: b.Description}
-	own := inOff == nil && outOff == nil && t.in.mode&Stream == 0 && t.out.mode&Stream == 0
-	if own && t.in == t.out {
-		t.in.mu.Lock()
-		defer t.in.mu.Unlock()
-		t.inOff, t.outOff = &t.in.off, &t.in.off
-		return do(t)
+	x, y := t.in, t.out
+	lockX, lockY := inOff == nil && x.mode&Stream == 0, outOff == nil && y.mode&Stream == 0
+	if x == y {
+		lockX, lockY = lockX || lockY, false
 	}
 	// Two positions are locked in the order of their files, so that two such calls cannot wait for each other.
-	var undo func()
-	if own && t.out.inode.ino < t.in.inode.ino {
-		t.outOff, undo = t.out.position(outOff)
-		defer undo()
-		t.inOff, undo = t.in.position(inOff)
-		defer undo()
-		return do(t)
+	yFirst := lockY && y.inode.ino < x.inode.ino
+	if yFirst {
+		y.mu.Lock()
+		defer y.mu.Unlock()
 	}
-	t.inOff, undo = t.in.position(inOff)
-	defer undo()
-	t.outOff, undo = t.out.position(outOff)
-	defer undo()
-	return do(t)
+	if lockX {
+		x.mu.Lock()
+		defer x.mu.Unlock()
+	}
+	if lockY && !yFirst {
+		y.mu.Lock()
+		defer y.mu.Unlock()
+	}
+	// Both sides go their own way even if they have one position; in the end it is that of the reading side, as on Linux.
+	var from, to int64
+	if x.mode&Stream == 0 {
+		if t.inOff = &from; inOff == nil {
+			inOff = &x.off
+		}
+		from = *inOff
+	}
+	if y.mode&Stream == 0 {
+		if t.outOff = &to; outOff == nil {
+			outOff = &y.off
+		}
+		to = *outOff
+	}
+	n, err := do(t)
+	if n > 0 && t.outOff != nil {
+		*outOff = to
+	}
+	if n > 0 && t.inOff != nil {
+		*inOff = from
+	}
+	return n, err
 }
 
 // Sendfile is sendfile(2). off nil is the position of in; else it is moved.
@@ -143,6 +155,9 @@ func (c *Caller) Sendfile(outfd, infd int, off *int64, n int64) (int64, error) {
 		return 0, linux.EINVAL
 	}
 	return c.pair(infd, outfd, off, nil, func(t *transfer) (int64, error) {
+		if err := t.open(); err != nil {
+			return 0, err
+		}
 		if t.in.mode&Stream != 0 {
 			if off != nil {
 				return 0, linux.ESPIPE
@@ -165,6 +180,9 @@ func (c *Caller) Splice(infd int, inOff *int64, outfd int, outOff *int64, n int6
 		return 0, nil
 	}
 	return c.pair(infd, outfd, inOff, outOff, func(t *transfer) (int64, error) {
+		if err := t.open(); err != nil {
+			return 0, err
+		}
 		in, isIn := t.in.file.(Piper)
 		_, isOut := t.out.file.(Piper)
 		switch {
@@ -201,6 +219,9 @@ func (c *Caller) Tee(infd, outfd int, n int64, flags uint32) (int64, error) {
 		return 0, nil
 	}
 	return c.pair(infd, outfd, nil, nil, func(t *transfer) (int64, error) {
+		if err := t.open(); err != nil {
+			return 0, err
+		}
 		in, isIn := t.in.file.(Piper)
 		_, isOut := t.out.file.(Piper)
 		p, canPeek := t.in.file.(Peeker)
@@ -260,6 +281,9 @@ func (c *Caller) CopyFileRange(infd int, inOff *int64, outfd int, outOff *int64,
 		}
 		if t.in.inode.Type() != linux.S_IFREG || t.out.inode.Type() != linux.S_IFREG {
 			return 0, linux.EINVAL
+		}
+		if err := t.open(); err != nil {
+			return 0, err
 		}
 		if t.out.Append() {
 			return 0, linux.EBADF

@@ -57,21 +57,11 @@ func (c *Caller) xattr(t XattrTarget, name string, write bool, do func(Path, Xat
 
 // mayXattr is the check of xattr(7): who may use attributes of a class.
 func (c *Caller) mayXattr(in *Inode, name string, write bool) error {
-	if name == "" || len(name) > linux.XATTR_NAME_MAX {
+	if len(name) > linux.XATTR_NAME_MAX {
 		return linux.ERANGE
 	}
-	want := uint32(4)
-	if write {
-		want = 2
-	}
-	class, rest, ok := strings.Cut(name, ".")
-	if !ok {
-		return linux.EOPNOTSUPP
-	}
-	if rest == "" {
-		return linux.EINVAL
-	}
-	refused := linux.Errno(linux.ENODATA)
+	class, rest, _ := strings.Cut(name, ".")
+	refused := linux.ENODATA
 	if write {
 		refused = linux.EPERM
 	}
@@ -80,15 +70,10 @@ func (c *Caller) mayXattr(in *Inode, name string, write bool) error {
 		if !c.Cred.Can(cred.SYS_ADMIN) {
 			return refused
 		}
-		return nil
-	case "security", "system":
-		if class == "system" {
-			return linux.EOPNOTSUPP // POSIX ACLs are not supported
-		}
+	case "security":
 		if write && !c.Cred.Can(cred.SYS_ADMIN) && !in.owned(c) {
 			return linux.EPERM
 		}
-		return nil
 	case "user":
 		if t := in.Type(); t != linux.S_IFREG && t != linux.S_IFDIR {
 			return refused
@@ -96,9 +81,23 @@ func (c *Caller) mayXattr(in *Inode, name string, write bool) error {
 		if in.IsDir() && in.Mode()&linux.S_ISVTX != 0 && write && !in.owned(c) {
 			return linux.EPERM
 		}
-		return in.Permit(c, want)
+		want := uint32(4)
+		if write {
+			want = 2
+		}
+		if err := in.Permit(c, want); err != nil {
+			return err
+		}
+	default:
+		return linux.EOPNOTSUPP // POSIX ACLs (system.) as well
 	}
-	return linux.EOPNOTSUPP
+	if rest == "" {
+		if !strings.Contains(name, ".") {
+			return linux.EOPNOTSUPP
+		}
+		return linux.EINVAL
+	}
+	return nil
 }
 
 // noXattrs is for files of file systems without extended attributes: listing says that there are none.
