@@ -33,7 +33,7 @@ func (p *Pipe) Open(c *vfs.Caller, d *vfs.Description) error {
 	seen := p.opened[other].Load()
 	alone := r != w && (r && p.writers.Load() == 0 || w && p.readers.Load() == 0)
 	p.mu.Unlock()
-	p.q.Wake(met)
+	p.both.Wake(met)
 	if !alone {
 		return nil
 	}
@@ -42,7 +42,7 @@ func (p *Pipe) Open(c *vfs.Caller, d *vfs.Description) error {
 		return nil
 	}
 	// Somebody who came and went again counts too.
-	err := park.Until(c.Sleeper, &p.q, met, wait.Forever, func() error {
+	err := park.Until(c.Sleeper, &p.both, met, wait.Forever, func() error {
 		if p.opened[other].Load() == seen {
 			return linux.EAGAIN
 		}

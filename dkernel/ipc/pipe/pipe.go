@@ -41,7 +41,9 @@ type slot struct {
 
 // Pipe is a pipe, and the [vfs.File] of both its ends: which one, the description's mode tells.
 type Pipe struct {
-	q wait.Queue
+	// Who waits: to read, to write, or (FIFOs opened for both) polls for either. Wake-ups are as on Linux, where a program can
+	// tell: an edge triggered epoll of the one end does not hear of the other.
+	rd, wr, both wait.Queue
 
 	mu      sync.Mutex // guards all below
 	ring    []slot     // length is a power of two
@@ -65,6 +67,16 @@ func New() *Pipe {
 func (p *Pipe) at(i uint32) *slot { return &p.ring[i&uint32(len(p.ring)-1)] }
 
 func (p *Pipe) full() bool { return p.used.Load() >= p.slots.Load() }
+
+func (p *Pipe) canRead() {
+	p.rd.Wake(wait.Readable)
+	p.both.Wake(wait.Readable)
+}
+
+func (p *Pipe) canWrite() {
+	p.wr.Wake(wait.Writable)
+	p.both.Wake(wait.Writable)
+}
 
 // take returns a page to fill.
 func (p *Pipe) take() *page {
@@ -98,13 +110,13 @@ func (p *Pipe) Read(c *vfs.Caller, d *vfs.Description, io *uio.IO, _ *int64) (in
 	}
 	n, full, err := p.read(io)
 	if err == linux.EAGAIN && !d.Nonblock() {
-		err = park.Until(c.Sleeper, &p.q, wait.Readable, wait.Forever, func() (err error) {
+		err = park.Until(c.Sleeper, &p.rd, wait.Readable, wait.Forever, func() (err error) {
 			n, full, err = p.read(io)
 			return err
 		})
 	}
 	if full {
-		p.q.Wake(wait.Writable)
+		p.canWrite()
 	}
 	return n, err
 }
@@ -153,15 +165,13 @@ func (p *Pipe) Write(c *vfs.Caller, d *vfs.Description, io *uio.IO, _ *int64) (i
 	}
 	packet := d.Flags()&linux.O_DIRECT != 0
 	n, err := p.write(io, packet, true)
-	if n > 0 {
-		p.q.Wake(wait.Readable)
-	}
+	p.canRead() // even if there was no room: Linux does, and edge triggered epolls see it
 	if err == linux.EAGAIN && !d.Nonblock() {
-		err = park.Until(c.Sleeper, &p.q, wait.Writable, wait.Forever, func() error {
+		err = park.Until(c.Sleeper, &p.wr, wait.Writable, wait.Forever, func() error {
 			m, err := p.write(io, packet, false)
 			if m > 0 {
 				n += m
-				p.q.Wake(wait.Readable)
+				p.canRead()
 			}
 			return err
 		})
@@ -216,7 +226,7 @@ func (p *Pipe) Peek(c *vfs.Caller, d *vfs.Description, buf []byte, nonblock bool
 	if nonblock {
 		s = nil
 	}
-	err = park.Until(s, &p.q, wait.Readable, wait.Forever, func() error {
+	err = park.Until(s, &p.rd, wait.Readable, wait.Forever, func() error {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		if p.claimed || p.used.Load() == 0 && p.writers.Load() > 0 {
@@ -261,11 +271,10 @@ func (p *Pipe) Consume(_ *vfs.Caller, _ *vfs.Description, n int) {
 	}
 	p.claimed = false
 	p.mu.Unlock()
-	ev := wait.Readable // other readers waited for the claim
+	p.canRead() // other readers waited for the claim
 	if unblock {
-		ev |= wait.Writable
+		p.canWrite()
 	}
-	p.q.Wake(ev)
 }
 
 // Poll implements vfs.File.
@@ -291,7 +300,15 @@ func (p *Pipe) Poll(d *vfs.Description) (ev wait.Events) {
 }
 
 // Queue implements vfs.File.
-func (p *Pipe) Queue(*vfs.Description) *wait.Queue { return &p.q }
+func (p *Pipe) Queue(d *vfs.Description) *wait.Queue {
+	switch {
+	case !d.CanWrite():
+		return &p.rd
+	case !d.CanRead():
+		return &p.wr
+	}
+	return &p.both
+}
 
 // Ioctl implements vfs.File: FIONREAD.
 func (p *Pipe) Ioctl(c *vfs.Caller, _ *vfs.Description, req uint32, arg uint64) (uint64, error) {
@@ -334,7 +351,9 @@ func (p *Pipe) leave(read, write bool) {
 		p.free = nil
 	}
 	p.mu.Unlock()
-	p.q.Wake(wait.Readable | wait.Writable | wait.Err | wait.Hup)
+	for _, q := range [...]*wait.Queue{&p.rd, &p.wr, &p.both} {
+		q.Wake(wait.Readable | wait.Writable | wait.Err | wait.Hup)
+	}
 }
 
 // SetFlags implements vfs.FlagSetter: all can be changed, O_DIRECT at any time.
@@ -372,7 +391,7 @@ func (p *Pipe) SetPipeSize(c *vfs.Caller, _ *vfs.Description, n int) (int, error
 	p.ring = ring
 	p.slots.Store(pages)
 	if grew {
-		p.q.Wake(wait.Writable)
+		p.canWrite()
 	}
 	return int(pages) * pageSize, nil
 }

@@ -216,7 +216,7 @@ func TestInterrupt(t *testing.T) {
 	_, err = th.Write(w, make([]byte, 1))
 	require.Equal(t, linux.ERESTARTSYS, err)
 	p := th.Desc(r).File().(*Pipe)
-	require.True(t, p.q.Empty())
+	require.True(t, p.rd.Empty() && p.wr.Empty())
 }
 
 func TestPeek(t *testing.T) {
