@@ -12,15 +12,20 @@ import (
 )
 
 // runAlone is a data kernel without a rack. With a module, an initramfs or a program, it runs init= (by default /init) of it on the
-// console, and ends the machine with what became of that; else there is a prompt.
+// console, and ends the machine with what became of that; else there is a prompt. init= may have arguments: init="/bin/sh -c 'echo hello'".
 func runAlone(m *machine.Machine) error {
 	if len(m.Boot.Modules) == 0 {
 		return monitor.Run(m)
 	}
-	path, err := m.Args.String("init", "/init")
+	line, err := m.Args.String("init", "/init")
 	if err != nil {
 		return err
 	}
+	args, err := words(line)
+	if err != nil {
+		return err
+	}
+	path := args[0]
 	trace, err := m.Args.Bool("strace")
 	if err != nil {
 		return err
@@ -28,7 +33,7 @@ func runAlone(m *machine.Machine) error {
 	memory, slices := machine.OwnMemory()
 	exited := make(chan uint32, 1)
 	var first *proc.Process
-	cfg := programs.Config{Machine: m, Memory: memory, Source: slices, Root: m.Module(0), Hostname: m.Name, Trace: trace,
+	cfg := programs.Config{Machine: m, Memory: memory, Source: slices, Root: m.Module(0), RootName: path, Hostname: m.Name, Trace: trace,
 		Exited: func(p *proc.Process, status uint32) {
 			if p == first {
 				exited <- status
@@ -38,7 +43,7 @@ func runAlone(m *machine.Machine) error {
 	if err != nil {
 		return err
 	}
-	status, err := p.Init(m, path, []string{path}, []string{"PATH=/bin:/sbin:/usr/bin:/usr/sbin", "TERM=linux", "HOME=/"}, func(x *proc.Process) { first = x }, exited)
+	status, err := p.Init(m, path, args, []string{"PATH=/bin:/sbin:/usr/bin:/usr/sbin", "TERM=linux", "HOME=/"}, func(x *proc.Process) { first = x }, exited)
 	if err != nil {
 		return err
 	}
@@ -54,4 +59,31 @@ func runAlone(m *machine.Machine) error {
 	}
 	machine.Exit(testproto.ExitPass)
 	return errors.New("the machine did not end")
+}
+
+// words splits a command into words at blanks that are not between single quotes.
+func words(line string) ([]string, error) {
+	var list []string
+	var word []byte
+	in, quoted := false, false
+	for _, c := range []byte(line) {
+		switch {
+		case c == '\'':
+			quoted, in = !quoted, true
+		case c == ' ' && !quoted:
+			if in {
+				list = append(list, string(word))
+			}
+			word, in = word[:0], false
+		default:
+			word, in = append(word, c), true
+		}
+	}
+	if in {
+		list = append(list, string(word))
+	}
+	if quoted || len(list) == 0 {
+		return nil, fmt.Errorf("init=%q: want a program and its arguments, with quotes in pairs", line)
+	}
+	return list, nil
 }

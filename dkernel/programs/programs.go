@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"time"
 
 	"dinos/dkernel/cred"
@@ -35,8 +36,10 @@ type Config struct {
 	Memory []byte
 	Base   uint64
 	Source frame.Source
-	// Root is a cpio archive with the first contents of the root directory; nil leaves it empty.
-	Root []byte
+	// Root is a cpio archive with the first contents of the root directory, or one program, which then gets the name RootName; nil
+	// leaves it empty.
+	Root     []byte
+	RootName string
 	// Hostname is what uname(2) says at first.
 	Hostname string
 	// Trace prints all system calls on the console.
@@ -166,15 +169,20 @@ func (p *Programs) files(c Config, clock proc.Clock) error {
 	if err := k.MknodAt(linux.AT_FDCWD, "/dev/console", linux.S_IFCHR|0o600, vfs.MkDev(5, 1)); err != nil {
 		return err
 	}
-	return p.unpack(k, c.Root)
+	return p.unpack(k, c.Root, c.RootName)
 }
 
-// unpack fills the root directory. What is no archive but a program becomes /init.
-func (p *Programs) unpack(k *vfs.Caller, root []byte) error {
+// unpack fills the root directory. What is no archive but a program becomes the file name.
+func (p *Programs) unpack(k *vfs.Caller, root []byte, name string) error {
 	if !bytes.HasPrefix(root, []byte("\x7fELF")) {
 		return nil
 	}
-	fd, err := k.OpenAt(linux.AT_FDCWD, "/init", linux.O_CREAT|linux.O_WRONLY, 0o755)
+	if dir := path.Dir(name); dir != "/" {
+		if err := k.MkdirAt(linux.AT_FDCWD, dir, 0o755); err != nil && err != linux.EEXIST {
+			return err
+		}
+	}
+	fd, err := k.OpenAt(linux.AT_FDCWD, name, linux.O_CREAT|linux.O_WRONLY, 0o755)
 	if err != nil {
 		return err
 	}
@@ -197,11 +205,11 @@ func (p *Programs) Caller() *vfs.Caller {
 
 // Init runs a program on the machine's console and returns its status in wait(2)'s form when it has ended: known is told which process it is before
 // it runs, exited brings the status, by way of Config.Exited.
-func (p *Programs) Init(m *machine.Machine, path string, args, env []string, known func(*proc.Process), exited <-chan uint32) (uint32, error) {
+func (p *Programs) Init(m *machine.Machine, file string, args, env []string, known func(*proc.Process), exited <-chan uint32) (uint32, error) {
 	c := p.Caller()
-	t, err := p.Kernel.Spawn(p.Procs, c, path, args, env)
+	t, err := p.Kernel.Spawn(p.Procs, c, file, args, env)
 	if err != nil {
-		return 0, fmt.Errorf("%s: %w", path, err)
+		return 0, fmt.Errorf("%s: %w", file, err)
 	}
 	tc := &t.Caller
 	if _, err := tc.OpenAt(linux.AT_FDCWD, "/dev/console", linux.O_RDWR, 0); err != nil {
