@@ -2,7 +2,6 @@ package proc
 
 import (
 	"dinos/dkernel/cred"
-	"dinos/dkernel/signal"
 	"dinos/dkernel/wait"
 	"dinos/kernel/linux"
 )
@@ -81,7 +80,7 @@ func (t *Thread) FinishExec(x *Program) {
 	s.futex.Revive(&t.owner)
 	t.owner.ID.Store(uint32(p.id.n))
 	t.robust, t.rseq, t.restart = robust{}, rseq{}, nil
-	t.alt = signal.Disabled
+	t.alt.SP, t.alt.Size = 0, 0
 	p.deleteTimers()
 
 	rss := old.resident()

@@ -92,6 +92,7 @@ func (s *System) Spawn(x *Spec) (*Thread, error) {
 	t := s.newThread(p, id)
 	t.sched = newSched(s.cfg.CPUs)
 	t.prctl = newThreadPrctl()
+	t.alt = signal.AltStack{}
 	p.leader = t
 	t.setCred(c)
 	t.setName(x.Comm)

@@ -43,7 +43,7 @@ type AltStack struct {
 	Size  uint64
 }
 
-// Disabled is the alternate stack of a thread that has none.
+// Disabled is the alternate stack of a new thread: none. After execve(2) there is none either, but Flags stay.
 var Disabled = AltStack{Flags: linux.SS_DISABLE}
 
 // Has reports whether sp is on the stack, in the way Linux looks at it: on a stack that disarms itself nobody is.
