@@ -21,9 +21,10 @@ func (c *Cluster) claim(r *Request, q *proto.Claim) {
 		a.Slices[i].Grant = c.claimed(r.From, n)
 	}
 	if q.Last {
+		quiet := q.First && len(q.Cores)+len(q.Slices) == 0 // it gives back all it has
 		for _, u := range sorted(c.holder) {
 			if h := c.holder[u]; h == r.From && !m.claim[u] {
-				c.orphan(u)
+				c.orphan(u, quiet)
 			}
 		}
 		m.claim = nil
@@ -65,12 +66,14 @@ func (c *Cluster) claimed(peer int, n grant.Name) uint64 {
 }
 
 // orphan takes back a unit that was granted, but of which nobody was ever told.
-func (c *Cluster) orphan(u grant.Unit) {
+func (c *Cluster) orphan(u grant.Unit, quiet bool) {
 	e, err := c.cfg.Table.Entry(u)
 	if err != nil || e.State != grant.Held {
 		return
 	}
-	c.logf("%v of %v was never taken up, and is taken back", u, e.Owner)
+	if !quiet {
+		c.logf("%v of %v was never taken up, and is taken back", u, e.Owner)
+	}
 	c.takeBack([]grant.Name{{Unit: u, Grant: e.Grant}})
 }
 
@@ -86,7 +89,7 @@ func (c *Cluster) heard(peer int) {
 	}
 	for _, u := range sorted(c.holder) {
 		if c.holder[u] == nobody && c.memberOf(u) {
-			c.orphan(u)
+			c.orphan(u, false)
 		}
 	}
 	c.settle()

@@ -271,6 +271,9 @@ func (s *Server) tick() error {
 		if errors.Is(err, grant.ErrFenced) {
 			s.stop(err)
 		}
+		if damaged, err := s.rack.Restate(); damaged {
+			s.cfg.Peer.Log(fmt.Sprintf("superblock was damaged; written again (%v)", err))
+		}
 	}
 	if s.ended {
 		return errEnded

@@ -92,6 +92,9 @@ func (n *Node) leave(reason string) error {
 	if len(reason) > proto.MaxText {
 		reason = reason[:proto.MaxText]
 	}
+	n.op.Lock()
+	n.leaving = true // nothing is asked for from now on
+	n.op.Unlock()
 	n.mu.Lock()
 	member := n.member
 	clear(n.held)

@@ -90,7 +90,8 @@ type Node struct {
 	gone     atomic.Bool // Leave was sent
 	sequence atomic.Uint64
 
-	op sync.RWMutex // see the package documentation
+	op      sync.RWMutex // see the package documentation
+	leaving bool         // guarded by op
 
 	mu      sync.Mutex
 	member  bool          // registered with the present ckernel

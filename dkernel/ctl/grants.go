@@ -77,9 +77,17 @@ func (n *Node) obtain(ctx context.Context, q proto.Request, a proto.Message, gra
 			return err
 		}
 		n.op.RLock()
+		if n.leaving { // guarded by op
+			n.op.RUnlock()
+			return fmt.Errorf("%w: it leaves the rack", ErrEnded)
+		}
 		err := n.call(ctx, q, a, callTimeout)
 		if err == nil {
-			err = n.take(granted())
+			if err = n.take(granted()); err != nil {
+				// A machine that part of it was on has died meanwhile. What is left of it goes back, and another answer may do.
+				n.forget(granted())
+				err = fmt.Errorf("%w: %w", errUnknownFate, err)
+			}
 		}
 		if errors.Is(err, errUnknownFate) {
 			n.mu.Lock()
@@ -110,7 +118,6 @@ func (n *Node) take(names []grant.Name) error {
 	for _, name := range names {
 		// An entry that is damaged at this moment is put right by the ckernel; one that says something else is not.
 		if e, err := r.Read(name.Unit); errors.Is(err, grant.ErrNoSuch) || err == nil && (e.State != grant.Held || e.Grant != name.Grant) {
-			n.owe = true
 			return fmt.Errorf("%w: %v was granted, the table says %v by %v, grant %#x (%v)", ErrNotGranted, name, e.State, e.Owner, e.Grant, err)
 		}
 		n.held[name.Unit] = name.Grant
@@ -133,7 +140,7 @@ func (n *Node) grants() (*grant.Reader, error) {
 
 // RequestCores asks for at least least and at most most cores, for a process or (0) this kernel itself, on a machine or (-1) wherever the
 // scheduler says. It repeats itself across restarts of the ckernel until ctx ends. Errors: *rpc.RemoteError with the ckernel's reason
-// (CodeExhausted: there are not so many), ctx's, ErrEnded, ErrNotGranted.
+// (CodeExhausted: there are not so many), ctx's, ErrEnded.
 func (n *Node) RequestCores(ctx context.Context, w proto.Want, least, most int) ([]proto.Core, error) {
 	if least < 0 || most > proto.MaxList {
 		return nil, fmt.Errorf("ctl: %d to %d cores, want 0 to %d", least, most, proto.MaxList)

@@ -251,3 +251,28 @@ func Open(r region.Region) (*Rack, error) {
 	}
 	return k, nil
 }
+
+// Restate writes the words of the superblock that never change once more, where they are not as they were when the rack was opened, and
+// reports whether there were any: damage there keeps machines from being started. Only the ckernel calls it.
+func (k *Rack) Restate() (damaged bool, err error) {
+	put := func(off region.Off, v uint64) {
+		if old, lerr := k.Region.LoadU64(off); err == nil && (lerr != nil || old != v) {
+			damaged = true
+			err = k.Region.StoreU64(off, v)
+		}
+	}
+	c := &k.Config
+	for off, v := range map[region.Off]uint64{0: Magic, 8: Version, 16: k.Generation, offSize: c.Size, offMachines: uint64(c.Machines),
+		offRingBytes: c.RingBytes, offHostRingBytes: c.HostRingBytes, offInboxSlots: c.InboxSlots, offLogs: uint64(c.Logs), offLogBytes: c.LogBytes} {
+		put(off, v)
+	}
+	if err != nil {
+		return damaged, err
+	}
+	sum, err := checksum(k.Region)
+	if err != nil {
+		return damaged, err
+	}
+	put(offCheck, sum)
+	return damaged, err
+}
