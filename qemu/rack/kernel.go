@@ -13,10 +13,12 @@ import (
 	"dinos/shmem/layout"
 )
 
-// A ckernel that ends unasked is started again, but not for ever.
+// A ckernel that ends unasked is started again: at once, but slower if it goes on ending soon, and not at all if it does not come up any more.
 const (
-	maxRestarts   = 5
-	restartWindow = time.Minute
+	maxFailed    = 5 // lives in a row that did not come up
+	shortLife    = 3 * time.Second
+	maxShort     = 5 // lives in a row that were short, until there are pauses
+	restartPause = time.Second
 )
 
 // kernel is a kernel of the rack, whether its machine runs or not.
@@ -38,7 +40,9 @@ type kernel struct {
 	why      string // why we end m; "" if we do not
 	ended    string // how the last machine ended
 	endedAt  time.Time
-	restarts []time.Time
+	restarts int // by the launcher
+	failed   int // lives in a row that did not come up
+	short    int // lives in a row that were short
 }
 
 // newKernel adds a kernel without a machine. The peer number is free.
@@ -148,6 +152,13 @@ func (r *Rack) watch(k *kernel, m machine) {
 		k.ended = ending(exit, err)
 	}
 	k.m, k.endedAt, k.paused = nil, time.Now(), false
+	k.failed, k.short = k.failed+1, k.short+1
+	if began && layout.State(k.block.State.Load()) == layout.StateUp {
+		k.failed = 0
+	}
+	if k.endedAt.Sub(k.since) > shortLife {
+		k.short = 0
+	}
 	text, gone := k.ended, k.gone
 	r.save()
 	r.mu.Unlock()
@@ -164,23 +175,28 @@ func (r *Rack) watch(k *kernel, m machine) {
 
 // restartCkernel starts the control kernel again. Without one, nothing new happens in the rack.
 func (r *Rack) restartCkernel(k *kernel) {
+	r.mu.Lock()
+	pause := k.short > maxShort
+	r.mu.Unlock()
+	if pause {
+		select {
+		case <-time.After(restartPause):
+		case <-r.ctx.Done():
+		}
+	}
 	k.op.Lock()
 	defer k.op.Unlock()
+	booted := r.shared.State.Load() == uint64(layout.RackUp) // a start that fails is reported by who waits for it
 	r.mu.Lock()
-	now := time.Now()
-	for len(k.restarts) > 0 && now.Sub(k.restarts[0]) > restartWindow {
-		k.restarts = k.restarts[1:]
-	}
-	skip, tooOften := k.m != nil || r.ending, len(k.restarts) >= maxRestarts
-	booted := r.shared.State.Load() == uint64(layout.RackUp)
-	if !skip && !tooOften && booted {
-		k.restarts = append(k.restarts, now)
+	skip, giveUp := k.m != nil || r.ending || k.why != "" || !booted, k.failed > maxFailed
+	if !skip && !giveUp {
+		k.restarts++
 	}
 	r.mu.Unlock()
 	switch {
-	case skip || !booted: // a start that fails is reported by who waits for it
-	case tooOften:
-		r.events.add(k.name, "not started again: it ended %d times within %v; 'restart %s' tries once more", maxRestarts+1, restartWindow, k.name)
+	case skip:
+	case giveUp:
+		r.events.add(k.name, "not started again: it did not come up %d times in a row; 'restart %s' tries once more", maxFailed+1, k.name)
 	default:
 		r.events.add(k.name, "started again")
 		if _, err := r.startMachine(k); err != nil && !errors.Is(err, ErrClosed) {

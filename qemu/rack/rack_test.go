@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -263,23 +264,31 @@ func TestCkernel(t *testing.T) {
 	require.Equal(t, "up", r.Status(within(t), false).kernel("dkernel1").Member)
 }
 
-// TestCkernelGivesUp: a ckernel that dies again and again is left alone at last.
+// TestCkernelGivesUp: a ckernel that does not come up any more is left alone at last.
 func TestCkernelGivesUp(t *testing.T) {
 	f := newFleet()
 	r := up(t, f, func(c *Config) { c.Dkernels = NoDkernels })
-	for i := range maxRestarts + 1 {
+	for i := range uint64(maxShort - 1) {
+		f.the("ckernel").die()
 		eventually(t, "the ckernel is up", func() bool {
 			k := r.Status(within(t), false).kernel("ckernel")
-			return k.State == "up" && k.Generation == uint64(i+1)
+			return k.State == "up" && k.Generation == i+2
 		})
-		f.the("ckernel").die()
 	}
+	f.mu.Lock()
+	f.plans["ckernel"] = slices.Repeat([]plan{refuse}, maxFailed+1)
+	f.mu.Unlock()
+	require.NoError(t, r.Kill("ckernel"))
+	require.ErrorContains(t, r.Restart(within(t), "ckernel"), "no soul")
 	eventually(t, "it is given up", func() bool {
 		list := r.events.recent()
-		return strings.Contains(list[len(list)-1].Text, "not started again: it ended 6 times")
+		return strings.Contains(list[len(list)-1].Text, "not started again: it did not come up 6 times")
 	})
-	require.Equal(t, "gone", r.Status(within(t), false).kernel("ckernel").Machine)
+	k := r.Status(within(t), false).kernel("ckernel")
+	require.Equal(t, "gone", k.Machine)
+	require.Equal(t, maxShort-1+maxFailed, k.Restarts)
 	require.NoError(t, r.Restart(within(t), "ckernel"))
+	require.Equal(t, "answers", r.Status(within(t), false).Ckernel)
 }
 
 // TestStartFails: the error names the kernel and shows its console, and nothing stays.

@@ -54,7 +54,7 @@ type KernelStatus struct {
 	UptimeMs   int64  `json:"uptime_ms"`          // of this life
 	BeatMs     int64  `json:"beat_age_ms"`        // since its heartbeat was seen to change; -1 if it never was
 	Doorbell   int    `json:"doorbell_id"`        // ivshmem peer id; -1 for none
-	Restarts   int    `json:"restarts,omitempty"` // of the ckernel, by the launcher, lately
+	Restarts   int    `json:"restarts,omitempty"` // of the ckernel, by the launcher
 	CommandLn  string `json:"command_line"`       //
 }
 
@@ -106,7 +106,7 @@ func (r *Rack) Status(ctx context.Context, check bool) *Status {
 func (r *Rack) kernelStatus(k *kernel, table *grant.Reader, members map[int]proto.Member) KernelStatus {
 	b := k.block
 	r.mu.Lock()
-	s := KernelStatus{Name: k.name, Peer: k.peer, Machine: "running", Ended: k.ended, Restarts: len(k.restarts), BeatMs: -1}
+	s := KernelStatus{Name: k.name, Peer: k.peer, Machine: "running", Ended: k.ended, Restarts: k.restarts, BeatMs: -1}
 	switch {
 	case k.m == nil:
 		s.Machine, s.EndedMs = "gone", time.Since(k.endedAt).Milliseconds()

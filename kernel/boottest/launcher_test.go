@@ -171,8 +171,8 @@ func requireClean(t *testing.T, r *racks.Rack, members ...string) {
 	require.Equal(t, cores, s.FreeCores, "cores of members that nobody holds are free")
 }
 
-// TestRack: a fresh rack, a dkernel that is killed, brought back, added.
-func TestRack(t *testing.T) {
+// TestUp: a fresh rack, a dkernel that is killed, brought back, added.
+func TestUp(t *testing.T) {
 	r := startRack(t, shortDir(t), "rack", nil)
 	requireClean(t, r, "dkernel1", "dkernel2")
 	s := r.Status(t.Context(), false)
@@ -215,8 +215,8 @@ func TestRack(t *testing.T) {
 	require.NotContains(t, string(b), "could not be asked")
 }
 
-// TestRackDeaths: dkernels that die of a signal, or hang, are declared dead, fenced and reclaimed; the others go on.
-func TestRackDeaths(t *testing.T) {
+// TestUpDeaths: dkernels that die of a signal, or hang, are declared dead, fenced and reclaimed; the others go on.
+func TestUpDeaths(t *testing.T) {
 	r := startRack(t, shortDir(t), "deaths", nil)
 	require.NoError(t, syscall.Kill(rackKernel(t, r, "dkernel1").PID, syscall.SIGKILL))
 	took := rackUntil(t, "dkernel1 is no member", func() bool { return rackKernel(t, r, "dkernel1").Member != "up" })
@@ -236,8 +236,8 @@ func TestRackDeaths(t *testing.T) {
 	requireClean(t, r, "dkernel1", "dkernel2")
 }
 
-// TestRackCkernel: a ckernel that dies is started again and finds members and grants in shared memory; the dkernels notice nothing.
-func TestRackCkernel(t *testing.T) {
+// TestUpCkernel: a ckernel that dies is started again and finds members and grants in shared memory; the dkernels notice nothing.
+func TestUpCkernel(t *testing.T) {
 	r := startRack(t, shortDir(t), "ckernel", nil)
 	for life := range uint64(3) {
 		require.NoError(t, syscall.Kill(rackKernel(t, r, "ckernel").PID, syscall.SIGKILL))
@@ -263,8 +263,8 @@ func TestRackCkernel(t *testing.T) {
 	requireClean(t, r, "dkernel2")
 }
 
-// TestTwoRacks: racks side by side have nothing to do with each other.
-func TestTwoRacks(t *testing.T) {
+// TestUpTwice: racks side by side have nothing to do with each other.
+func TestUpTwice(t *testing.T) {
 	base := shortDir(t)
 	one := func(c *racks.Config) { c.Dkernels = 1 }
 	a, b := startRack(t, base, "a", one), startRack(t, base, "b", one)
@@ -276,40 +276,70 @@ func TestTwoRacks(t *testing.T) {
 	requireClean(t, b, "dkernel1")
 }
 
-// TestRackRandom: random things happen to dkernels, and after each the audit is clean. DINOS_LONG=1 has 500 of them.
-func TestRackRandom(t *testing.T) {
+// TestUpRandom: random things happen to the kernels while somebody asks and audits without pause, and after each the audit is clean.
+// DINOS_LONG=1 has 500 of them.
+func TestUpRandom(t *testing.T) {
 	r := startRack(t, shortDir(t), "random", func(c *racks.Config) { c.Cores, c.CkernelCore = 1, 2 })
-	n, seed := 12, uint64(time.Now().UnixNano())
+	n, seed := 14, uint64(time.Now().UnixNano())
 	if os.Getenv("DINOS_LONG") == "1" {
 		n = 500
 	}
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
+	ctx, cancel := context.WithCancel(t.Context())
+	var load sync.WaitGroup
+	asked := 0
+	load.Go(func() {
+		for ; ctx.Err() == nil; asked++ {
+			r.Status(ctx, asked%8 == 0)
+			r.Sample()
+		}
+	})
+	defer load.Wait()
+	defer cancel()
+	count := map[string]int{}
 	for i := range n {
 		name := fmt.Sprintf("dkernel%d", 1+rng.IntN(2))
-		k := rackKernel(t, r, name)
-		var err error
-		what := []string{"kill", "signal", "hang", "restart"}[rng.IntN(4)]
-		if k.Machine == "gone" {
+		what := []string{"kill", "signal", "hang", "restart", "stop", "ckernel"}[rng.IntN(6)]
+		if what == "ckernel" {
+			name = "ckernel"
+		} else if rackKernel(t, r, name).Machine == "gone" {
 			what = "restart"
 		}
-		switch what {
-		case "kill":
-			err = r.Kill(name)
-		case "signal":
-			err = syscall.Kill(k.PID, syscall.SIGKILL)
-		case "hang":
-			err = r.Pause(t.Context(), name)
-		case "restart":
-			err = r.Restart(t.Context(), name)
-		}
-		require.NoError(t, err, "event %d: %s %s", i, what, name)
-		if what != "restart" {
-			rackUntil(t, fmt.Sprintf("event %d: %s %s: it is gone", i, what, name), func() bool { return rackKernel(t, r, name).Machine == "gone" })
-		}
-		s := r.Status(t.Context(), true)
-		require.True(t, s.Check.Clean, "event %d: %s %s: %+v", i, what, name, s.Check)
+		count[what]++
+		rackEvent(t, r, fmt.Sprintf("event %d: %s %s", i, what, name), what, name)
 	}
+	t.Logf("%v, %d times asked meanwhile", count, asked)
+}
+
+// rackEvent does something to a kernel, waits for what must follow, and audits.
+func rackEvent(t *testing.T, r *racks.Rack, text, what, name string) {
+	k := rackKernel(t, r, name)
+	var err error
+	switch what {
+	case "kill":
+		err = r.Kill(name)
+	case "signal":
+		err = syscall.Kill(k.PID, syscall.SIGKILL)
+	case "hang":
+		err = r.Pause(t.Context(), name)
+	case "stop":
+		err = r.Stop(t.Context(), name)
+	case "restart":
+		err = r.Restart(t.Context(), name)
+	case "ckernel":
+		require.NoError(t, syscall.Kill(k.PID, syscall.SIGKILL), text)
+		rackUntil(t, text+": it is back", func() bool {
+			s := r.Status(t.Context(), false)
+			return s.Ckernel == "answers" && s.Kernels[0].Generation > k.Generation
+		})
+	}
+	require.NoError(t, err, text)
+	if what != "restart" && what != "ckernel" {
+		rackUntil(t, text+": it is gone", func() bool { return rackKernel(t, r, name).Machine == "gone" })
+	}
+	s := r.Status(t.Context(), true)
+	require.True(t, s.Check.Clean, "%s: %+v", text, s.Check)
 }
 
 // tool runs the built dinos with a state directory of its own.
@@ -358,8 +388,8 @@ func (d *tool) must(args ...string) string {
 	return out
 }
 
-// TestRackPrompt is what make qemu-run does when its input is a pipe.
-func TestRackPrompt(t *testing.T) {
+// TestUpPrompt is what make qemu-run does when its input is a pipe.
+func TestUpPrompt(t *testing.T) {
 	d := newTool(t)
 	out, diag, err := d.do("status --check\nkill dkernel2\nstatus\nrestart dkernel2\nstatus --check\n", "up", "-i", "--shmem", "256M")
 	require.NoError(t, err, "%s%s", out, diag)
@@ -375,8 +405,8 @@ func TestRackPrompt(t *testing.T) {
 	require.Contains(t, diag, "none runs", "the rack ended with its prompt")
 }
 
-// TestRackLauncherKilled: a launcher that is killed takes its machines along, and the next start removes the rest.
-func TestRackLauncherKilled(t *testing.T) {
+// TestUpLauncherKilled: a launcher that is killed takes its machines along, and the next start removes the rest.
+func TestUpLauncherKilled(t *testing.T) {
 	d := newTool(t)
 	var s racks.Status
 	up := func() {
@@ -409,8 +439,8 @@ func zombie(pid int) bool {
 	return err == nil && strings.HasPrefix(rest, "Z")
 }
 
-// TestRackRefused: a kernel that does not come up is named, with what it said.
-func TestRackRefused(t *testing.T) {
+// TestUpRefused: a kernel that does not come up is named, with what it said.
+func TestUpRefused(t *testing.T) {
 	d := newTool(t)
 	_, diag, err := d.do("", "up", "--append", "dinos.peer=7", "--shmem", "256M")
 	require.Error(t, err)
