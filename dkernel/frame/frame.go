@@ -213,7 +213,13 @@ func (p *Pool) Bytes(f Frame) []byte {
 	return p.mem[off : off+Size : off+Size]
 }
 
-// chunk is the most that Zero and Copy move at once. With more, the runtime uses string instructions on processors that claim to be
+// At is n bytes at a physical address, which are in one frame.
+func (p *Pool) At(pa, n uint64) []byte {
+	off := pa - p.base
+	return p.mem[off : off+n : off+n]
+}
+
+// chunk is the most that Zero clears at once. With more, the runtime uses string instructions on processors that claim to be
 // fast at them, and an emulated one is not: 4 KiB take ten times as long.
 const chunk = 1024
 
@@ -228,11 +234,7 @@ func (p *Pool) Zero(f Frame) {
 
 // Copy copies src to dst.
 func (p *Pool) Copy(dst, src Frame) {
-	d, s := p.Bytes(dst), p.Bytes(src)
-	copy(d[0*chunk:1*chunk], s[0*chunk:1*chunk])
-	copy(d[1*chunk:2*chunk], s[1*chunk:2*chunk])
-	copy(d[2*chunk:3*chunk], s[2*chunk:3*chunk])
-	copy(d[3*chunk:4*chunk], s[3*chunk:4*chunk])
+	copy(p.Bytes(dst), p.Bytes(src))
 }
 
 // count is the reference count of f. A frame of a slice that is not ours panics: it was never handed out, or is used after its slice

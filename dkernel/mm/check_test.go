@@ -71,6 +71,9 @@ func (n *vma) check() error {
 	if d := n.left.tall() - n.right.tall(); d < -1 || d > 1 {
 		return fmt.Errorf("%#x is out of balance", n.start)
 	}
+	if n.left != nil && n.left.parent != n || n.right != nil && n.right.parent != n {
+		return fmt.Errorf("%#x is not the parent of its children", n.start)
+	}
 	if n.left != nil && n.left.start >= n.start || n.right != nil && n.right.start <= n.start {
 		return fmt.Errorf("%#x is out of order", n.start)
 	}

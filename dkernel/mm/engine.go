@@ -22,34 +22,34 @@ type engine struct {
 	log atomic.Pointer[logged] // set once, with mu held
 }
 
-func (e *engine) apply(o *op) resp { return e.applyFrames(o, nil) }
+func (e *engine) apply(o *op, r *resp) { e.applyFrames(o, nil, r) }
 
-func (e *engine) applyFrames(o *op, frames []frame.Frame) (r resp) {
-	if l := e.log.Load(); l != nil {
-		return l.apply(o, frames)
-	}
-	e.mu.Lock()
-	if l := e.log.Load(); l != nil {
+// applyFrames sets r, which is zero before.
+func (e *engine) applyFrames(o *op, frames []frame.Frame, r *resp) {
+	if e.log.Load() == nil {
+		e.mu.Lock()
+		if e.log.Load() == nil {
+			e.t.do(o, frames, r)
+			e.mu.Unlock()
+			return
+		}
 		e.mu.Unlock()
-		return l.apply(o, frames)
 	}
-	r = e.t.do(o, frames)
-	e.mu.Unlock()
-	return r
+	*r = e.log.Load().apply(o, frames)
 }
 
-func (e *engine) read(o *op) (r resp) {
-	if l := e.log.Load(); l != nil {
-		return l.read(o)
-	}
-	e.mu.Lock()
-	if l := e.log.Load(); l != nil {
+// read is tree.look; k is zero before.
+func (e *engine) read(addr uint64, prot int, k *look) {
+	if e.log.Load() == nil {
+		e.mu.Lock()
+		if e.log.Load() == nil {
+			e.t.look(addr, flags(prot), k)
+			e.mu.Unlock()
+			return
+		}
 		e.mu.Unlock()
-		return l.read(o)
 	}
-	r = e.t.look(o)
-	e.mu.Unlock()
-	return r
+	*k = e.log.Load().read(addr, prot)
 }
 
 // view calls f with the tree, which does not change meanwhile; f changes nothing.
@@ -65,7 +65,7 @@ func (e *engine) view(f func(*tree)) {
 }
 
 // attach puts the tree under an nr replica, which must have been made with e.t as its structure and been given no op.
-func (e *engine) attach(rep *nr.Replica[op, resp]) error {
+func (e *engine) attach(rep *nr.Replica[op, both]) error {
 	l := &logged{rep: rep}
 	for i := range l.handles {
 		h, err := rep.Register()
@@ -89,11 +89,11 @@ const maxHandles = 32
 
 // logged is an engine's way through a log. Handles belong to one goroutine at a time.
 type logged struct {
-	rep     *nr.Replica[op, resp]
+	rep     *nr.Replica[op, both]
 	n       int
 	handles [maxHandles]struct {
 		busy atomic.Bool
-		h    *nr.Handle[op, resp]
+		h    *nr.Handle[op, both]
 		data [8 * maxAround]byte
 		_    [39]byte
 	}
@@ -117,7 +117,7 @@ const failed = linux.EIO
 
 func (l *logged) apply(o *op, frames []frame.Frame) resp {
 	s := &l.handles[l.take()]
-	var r resp
+	var r both
 	var err error
 	if frames == nil {
 		r, err = s.h.Apply(*o)
@@ -131,17 +131,17 @@ func (l *logged) apply(o *op, frames []frame.Frame) resp {
 	if err != nil {
 		return resp{err: failed}
 	}
-	return r
+	return r.resp
 }
 
-func (l *logged) read(o *op) resp {
+func (l *logged) read(addr uint64, prot int) look {
 	s := &l.handles[l.take()]
-	r, err := s.h.Read(*o)
+	r, err := s.h.Read(op{Kind: opLook, Addr: addr, Flags: uint64(prot)})
 	s.busy.Store(false)
 	if err != nil {
-		return resp{err: failed, seen: seenNone}
+		return look{seen: seenNone}
 	}
-	return r
+	return r.look
 }
 
 func (l *logged) view(t *tree, f func(*tree)) {

@@ -26,10 +26,10 @@ func (s *Space) Fault(addr uint64, prot int) Outcome {
 	if addr >= userTop {
 		return MapError
 	}
-	o := op{Kind: opLook, Addr: addr, Flags: uint64(prot)}
 	for {
-		r := s.engine.read(&o)
-		switch r.seen {
+		var l look
+		s.engine.read(addr, prot, &l)
+		switch l.seen {
 		case seenFine:
 			return Resolved
 		case seenNone:
@@ -45,9 +45,9 @@ func (s *Space) Fault(addr uint64, prot int) Outcome {
 			s.forkMu.Lock()
 			s.forkMu.Unlock() //nolint:staticcheck // a fork is under way: wait for its end
 		case seenReuse:
-			s.engine.apply(&op{Kind: opReuse, Addr: addr, Old: uint64(r.look.old), Epoch: r.look.epoch})
+			s.do(&op{Kind: opReuse, Addr: addr, Old: uint64(l.old), Epoch: l.epoch})
 		default:
-			out, again := s.bring(addr, prot, &r)
+			out, again := s.bring(addr, prot, &l)
 			if !again {
 				return out
 			}
@@ -55,15 +55,15 @@ func (s *Space) Fault(addr uint64, prot int) Outcome {
 	}
 }
 
-// bring gets the page that r asks for and installs it; again if it came too late.
-func (s *Space) bring(addr uint64, prot int, r *resp) (out Outcome, again bool) {
+// bring gets the page that l asks for and installs it; again if it came too late.
+func (s *Space) bring(addr uint64, prot int, l *look) (out Outcome, again bool) {
 	write := prot&linux.PROT_WRITE != 0
-	switch r.seen {
+	switch l.seen {
 	case seenAnon:
 		if !write {
 			return s.put(&op{Kind: opInstall, Addr: addr, Frame: uint64(s.sys.zero), Flags: putZero})
 		}
-		if n := s.ahead(addr, &r.look); n > 1 {
+		if n := s.ahead(addr, l); n > 1 {
 			return s.bringAnon(addr, n)
 		}
 		f, err := s.sys.frames.AllocZero()
@@ -72,9 +72,9 @@ func (s *Space) bring(addr uint64, prot int, r *resp) (out Outcome, again bool) 
 		}
 		return s.put(&op{Kind: opInstall, Addr: addr, Frame: uint64(f), Flags: putOwn})
 	case seenCopy:
-		return s.bringCopy(addr, r.look.old)
+		return s.bringCopy(addr, l.old)
 	default:
-		return s.bringFile(addr, write, &r.look)
+		return s.bringFile(addr, write, l)
 	}
 }
 
@@ -118,7 +118,8 @@ func (s *Space) bringAnon(addr uint64, n int) (out Outcome, again bool) {
 		}
 		frames[i] = f
 	}
-	r := s.engine.applyFrames(&op{Kind: opAround, Addr: addr, Flags: putOwn}, frames[:n])
+	var r resp
+	s.engine.applyFrames(&op{Kind: opAround, Addr: addr, Flags: putOwn}, frames[:n], &r)
 	s.finish(&r)
 	for i, f := range frames[:n] {
 		if r.mask&(1<<i) == 0 {
@@ -222,7 +223,8 @@ func (s *Space) bringAround(o *op, f frame.Frame, k *look) (out Outcome, again b
 	s.sys.unref(frames[at])
 	frames[at] = f
 	o.Kind, o.Addr, o.Off, o.Frame, o.Old = opAround, start, o.Off-uint64(at), 0, 0
-	r := s.engine.applyFrames(o, frames[:n])
+	var r resp
+	s.engine.applyFrames(o, frames[:n], &r)
 	s.finish(&r)
 	for i, f := range frames[:n] {
 		if r.mask&(1<<i) == 0 {

@@ -211,9 +211,10 @@ func TestHostileOps(t *testing.T) {
 				continue
 			}
 			if o.Kind == opAround {
-				s.tree.do(&o, []frame.Frame{frame.Frame(number("f0")), frame.Frame(number("f1"))})
+				s.tree.do(&o, []frame.Frame{frame.Frame(number("f0")), frame.Frame(number("f1"))}, &resp{})
 			} else {
-				s.tree.do(&o, nil)
+				s.tree.do(&o, nil, &resp{})
+				s.tree.look(o.Addr, flags(o.Flags)&(vmExec|vmRead), &look{})
 			}
 			if s.tree.out != nil {
 				s.tree.pt.Release(&s.tree.out.flush)

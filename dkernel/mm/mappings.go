@@ -71,7 +71,6 @@ func (m *Mappings) each(kind uint32, first, last uint64, copies bool) {
 	}
 	for _, e := range m.spaces {
 		o.Object = e.id
-		r := e.s.engine.apply(&o)
-		e.s.finish(&r)
+		e.s.do(&o)
 	}
 }

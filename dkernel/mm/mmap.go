@@ -196,16 +196,17 @@ func (s *Space) populate(addr, n uint64, f flags, how int) {
 // fill brings in the pages of [start, end) as far as it can, and says how far.
 func (s *Space) fill(start, end uint64, prot int) (at uint64, out Outcome) {
 	for at = start; at < end; {
-		r := s.engine.read(&op{Kind: opLook, Addr: at, Flags: uint64(prot)})
-		if r.seen == seenCopy {
-			s.sys.unref(r.look.old)
+		var l look
+		s.engine.read(at, prot, &l)
+		if l.seen == seenCopy {
+			s.sys.unref(l.old)
 		}
-		if r.seen == seenFine {
+		if l.seen == seenFine {
 			at += pageSize
 			continue
 		}
-		if r.seen == seenAnon && prot&linux.PROT_WRITE != 0 {
-			stop := min(end, r.look.end, at&^(maxAround*pageSize-1)+maxAround*pageSize)
+		if l.seen == seenAnon && prot&linux.PROT_WRITE != 0 {
+			stop := min(end, l.end, at&^(maxAround*pageSize-1)+maxAround*pageSize)
 			if n := int((stop - at) >> pageShift); n > 1 {
 				if out, again := s.bringAnon(at, n); !again && out != Resolved {
 					return at, out
@@ -291,9 +292,10 @@ func (s *Space) Remap(old, oldLen, newLen uint64, how int, to uint64) (uint64, e
 		return 0, r.err
 	}
 	if newLen > oldLen {
-		look := s.engine.read(&op{Kind: opLook, Addr: r.addr, Flags: linux.PROT_READ})
-		if look.look.flags&(vmLocked|vmOnFault) == vmLocked {
-			s.populate(r.addr+oldLen, newLen-oldLen, look.look.flags, 0)
+		var l look
+		s.engine.read(r.addr, linux.PROT_READ, &l)
+		if l.flags&(vmLocked|vmOnFault) == vmLocked {
+			s.populate(r.addr+oldLen, newLen-oldLen, l.flags, 0)
 		}
 	}
 	return r.addr, nil

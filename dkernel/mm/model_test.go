@@ -474,7 +474,7 @@ func (w *world) step() {
 func promote(m *machine, s *Space) (func() error, error) {
 	second := &tree{}
 	made := 0
-	cfg := nr.Config[op, resp]{Entries: 64, Replicas: 2, Threads: 40, ArenaBytes: 8192, New: func(int) nr.Structure[op, resp] {
+	cfg := nr.Config[op, both]{Entries: 64, Replicas: 2, Threads: 40, ArenaBytes: 8192, New: func(int) nr.Structure[op, both] {
 		if made++; made == 1 {
 			return s.tree
 		}
@@ -594,8 +594,8 @@ func TestModelAround(t *testing.T) {
 
 // promoteOne puts s under a log of its own.
 func promoteOne(s *Space) error {
-	in, err := nr.New(nr.Config[op, resp]{Entries: 64, Replicas: 2, Threads: 40, ArenaBytes: 8192,
-		New: func(int) nr.Structure[op, resp] { return s.tree }})
+	in, err := nr.New(nr.Config[op, both]{Entries: 64, Replicas: 2, Threads: 40, ArenaBytes: 8192,
+		New: func(int) nr.Structure[op, both] { return s.tree }})
 	if err != nil {
 		return err
 	}

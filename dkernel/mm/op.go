@@ -68,12 +68,16 @@ type op struct {
 // resp is the result of an op for its issuer.
 type resp struct {
 	err     linux.Errno
-	seen    seen
 	mask    uint64 // opAround: the frames that were taken
 	addr    uint64
 	account int64   // change of the pages that count towards what the system has promised
 	out     *gather // what was removed, nil if nothing
-	look    look
+}
+
+// both is what comes out of a log: of an update resp, of opLook look.
+type both struct {
+	resp
+	look
 }
 
 // seen is what opLook found at an address.
@@ -93,6 +97,7 @@ const (
 
 // look describes the mapping at an address and its page.
 type look struct {
+	seen       seen
 	flags      flags
 	bind       *binding
 	start, end uint64 // of the vma
@@ -118,39 +123,42 @@ const (
 )
 
 // Apply and Read make a tree an nr.Structure.
-func (t *tree) Apply(o op) resp { return t.do(&o, nil) }
+func (t *tree) Apply(o op) (r both) {
+	t.do(&o, nil, &r.resp)
+	return r
+}
 
-// Read is Apply for opLook.
-func (t *tree) Read(o op) resp {
+// Read serves opLook and opView.
+func (t *tree) Read(o op) (r both) {
 	if o.Kind == opView {
 		if f := t.views[o.Addr%maxHandles]; f != nil {
 			f(t)
 		}
-		return resp{}
+		return r
 	}
-	return t.look(&o)
+	t.look(o.Addr, flags(o.Flags), &r.look)
+	return r
 }
 
 // ApplyOperand is Apply with a list of frames: opAround.
-func (t *tree) ApplyOperand(o op, data []byte) resp {
+func (t *tree) ApplyOperand(o op, data []byte) (r both) {
 	var frames [maxAround]frame.Frame
 	n := min(len(data)/8, len(frames))
 	for i := range n {
 		frames[i] = frame.Frame(binary.LittleEndian.Uint64(data[8*i:]))
 	}
-	return t.do(&o, frames[:n])
+	t.do(&o, frames[:n], &r.resp)
+	return r
 }
 
 // ReadOperand is Read.
-func (t *tree) ReadOperand(o op, _ []byte) resp { return t.look(&o) }
+func (t *tree) ReadOperand(o op, _ []byte) both { return t.Read(o) }
 
 // do applies o.
-func (t *tree) do(o *op, frames []frame.Frame) (r resp) {
+func (t *tree) do(o *op, frames []frame.Frame, r *resp) {
 	t.mine = o.Issuer == t.id
 	account := t.count.account
 	switch o.Kind {
-	case opLook, opView:
-		return t.look(o)
 	case opMap:
 		r.addr, r.err = t.mapRange(o)
 	case opUnmap:
@@ -190,5 +198,4 @@ func (t *tree) do(o *op, frames []frame.Frame) (r resp) {
 	if t.mine {
 		r.out, t.out = t.out, nil // with what operations of other replicas have left
 	}
-	return r
 }

@@ -143,8 +143,8 @@ func (s *Space) limited(o *op) *op {
 }
 
 // do applies o and completes it: when it returns, nothing that was removed can be used any more.
-func (s *Space) do(o *op) resp {
-	r := s.engine.apply(o)
+func (s *Space) do(o *op) (r resp) {
+	s.engine.apply(o, &r)
 	s.finish(&r)
 	return r
 }
@@ -291,13 +291,14 @@ func (s *Space) Fork() (*Space, error) {
 	pinned := s.lend(c)
 	c.engine.mu.Lock() // truncations find c already
 	s.tree.child = c.tree
-	r := s.engine.apply(&op{Kind: opFork})
+	var r resp
+	s.engine.apply(&op{Kind: opFork}, &r)
 	s.tree.child = nil
 	promised = c.tree.count.account
 	c.engine.mu.Unlock()
 	y.committed.Add(int64(promised))
 	s.finish(&r)
-	s.engine.apply(&op{Kind: opForked})
+	s.do(&op{Kind: opForked})
 	s.forkMu.Unlock()
 	for _, b := range pinned {
 		c.unpin(b, 1)
@@ -332,13 +333,13 @@ func (s *Space) frameAt(addr uint64, write bool) frame.Frame {
 	if addr >= userTop {
 		return frame.None
 	}
-	l, err := s.tree.pt.Lookup(addr)
-	need := paging.Present
+	need := canRead
 	if write {
-		need |= paging.Writable
+		need = canWrite
 	}
-	if err != nil || l.Attr&need != need {
+	pa, a := s.tree.pt.Page(addr)
+	if a&need != need {
 		return frame.None
 	}
-	return s.sys.frames.FromPhys(l.PA)
+	return s.sys.frames.FromPhys(pa)
 }

@@ -180,7 +180,7 @@ func (t *tree) add(start, end, off uint64, b *binding, f flags, next *vma) *vma 
 }
 
 func (t *tree) place(start, end, off uint64, b *binding, f flags, next *vma) *vma {
-	c := vma{start: start, end: end, off: off, bind: b, flags: f}
+	c := span{start, end, off, b, f}
 	if prev := t.before(next); prev != nil {
 		if ok, repeat := prev.joins(&c); ok {
 			prev.end = end
@@ -194,7 +194,7 @@ func (t *tree) place(start, end, off uint64, b *binding, f flags, next *vma) *vm
 		}
 	}
 	if next != nil {
-		if ok, repeat := c.joins(next); ok {
+		if ok, repeat := c.joins(&next.span); ok {
 			next.start, next.off = start, off
 			next.flags |= f & (vmAnon | vmMixed | vmRepeat)
 			if repeat {
@@ -205,7 +205,7 @@ func (t *tree) place(start, end, off uint64, b *binding, f flags, next *vma) *vm
 		}
 	}
 	v := t.take()
-	v.start, v.end, v.off, v.bind, v.flags = start, end, off, b, f
+	v.span = c
 	hold(b)
 	t.insert(v, next)
 	return v
@@ -217,7 +217,7 @@ func (t *tree) joinNext(v *vma) {
 	if n == nil {
 		return
 	}
-	ok, repeat := v.joins(n)
+	ok, repeat := v.joins(&n.span)
 	if !ok {
 		return
 	}
@@ -235,7 +235,7 @@ func (t *tree) joinNext(v *vma) {
 // split cuts v in two at addr, inside of it, and returns the upper part.
 func (t *tree) split(v *vma, addr uint64) *vma {
 	w := t.take()
-	w.start, w.end, w.off, w.bind, w.flags = addr, v.end, v.index(addr), v.bind, v.flags
+	w.span = span{addr, v.end, v.index(addr), v.bind, v.flags}
 	v.end = addr
 	if v.pages() == 1 {
 		v.flags &^= vmRepeat

@@ -27,7 +27,7 @@ func (t *tree) fork() linux.Errno {
 		var w *vma
 		if c != nil {
 			w = c.take()
-			w.start, w.end, w.off, w.flags = v.start, v.end, v.off, v.flags&^(vmLocked|vmOnFault|vmAnon|vmMixed)
+			w.span = span{v.start, v.end, v.off, nil, v.flags &^ (vmLocked | vmOnFault | vmAnon | vmMixed)}
 			if v.bind != nil {
 				if w.bind = c.lookup(v.bind.handle); w.bind == nil {
 					e = linux.ENOMEM

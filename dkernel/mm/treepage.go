@@ -9,67 +9,56 @@ import (
 // maxAround is how many pages opAround brings at most; they lie in one page table.
 const maxAround = 16
 
-// look says what an access of kind o.Flags (linux.PROT_*) to the page at o.Addr finds, and what it takes to make it possible.
-func (t *tree) look(o *op) (r resp) {
-	if !inUser(o.Addr, pageSize) {
-		r.seen = seenNone
-		return r
-	}
-	addr, want := o.Addr, flags(o.Flags)
+// look says what an access with rights want to the page at addr finds, and what it takes to make it possible. k is zero before.
+func (t *tree) look(addr uint64, want flags, k *look) {
 	v := t.at(addr)
-	switch {
-	case v == nil:
-		r.seen = seenNone
-		return r
-	case addr < v.start:
-		r.seen = seenNone
-		if v.flags&vmGrowsDown != 0 {
-			r.seen = seenGrow
+	if addr&(pageSize-1) != 0 || v == nil || addr < v.start {
+		k.seen = seenNone
+		if v != nil && addr < v.start && v.flags&vmGrowsDown != 0 {
+			k.seen = seenGrow
 		}
-		return r
+		return
 	}
-	k := &r.look
 	k.flags, k.bind, k.start, k.end, k.index, k.epoch = v.flags, v.bind, v.start, v.end, v.index(addr), t.epoch.Load()
 	// What may be written or executed may be read, since x86 cannot tell.
 	if v.flags&vmProt == 0 || want&(vmWrite|vmExec)&^v.flags != 0 {
-		r.seen = seenDenied
-		return r
+		k.seen = seenDenied
+		return
 	}
-	l, err := t.pt.Lookup(addr)
-	if err != nil {
-		r.seen = seenAnon
+	f, a := t.page(addr)
+	if f == frame.None {
+		k.seen = seenAnon
 		if v.bind != nil {
-			r.seen = seenFile
+			k.seen = seenFile
 		}
-		return r
+		return
 	}
-	if want&vmWrite == 0 || l.Attr&paging.Writable != 0 {
-		return r // seenFine
+	if want&vmWrite == 0 || a&paging.Writable != 0 {
+		return // seenFine
 	}
-	k.old = t.sys.frames.FromPhys(l.PA)
+	k.old = f
 	switch {
 	case v.flags&vmShared != 0:
-		r.seen = seenFile
+		k.seen = seenFile
 	case t.forking > 0:
-		r.seen = seenWait
-	case l.Attr&leafOwned != 0 || l.Attr&leafOwn != 0 && t.sys.frames.Refs(k.old) == 1:
-		r.seen = seenReuse
+		k.seen = seenWait
+	case a&leafOwned != 0 || a&leafOwn != 0 && t.sys.frames.Refs(f) == 1:
+		k.seen = seenReuse
 	default:
-		r.seen = seenCopy
-		if k.old != t.sys.zero {
-			t.sys.frames.Ref(k.old)
+		k.seen = seenCopy
+		if f != t.sys.zero {
+			t.sys.frames.Ref(f)
 		}
 	}
-	return r
 }
 
-// page is the leaf at addr and its frame; frame.None if nothing is mapped.
-func (t *tree) page(addr uint64) (frame.Frame, paging.Leaf) {
-	l, err := t.pt.Lookup(addr)
-	if err != nil {
-		return frame.None, l
+// page is the frame at addr, frame.None if nothing is mapped, and its attributes.
+func (t *tree) page(addr uint64) (frame.Frame, paging.Attr) {
+	pa, a := t.pt.Page(addr)
+	if pa == 0 {
+		return frame.None, 0
 	}
-	return t.sys.frames.FromPhys(l.PA), l
+	return t.sys.frames.FromPhys(pa), a
 }
 
 // stale is what issuers see of an op that came too late: look again.
@@ -85,7 +74,7 @@ func (t *tree) install(o *op) linux.Errno {
 	if v == nil || v.start > addr || v.flags&vmProt == 0 {
 		return stale
 	}
-	old, l := t.page(addr)
+	old, a := t.page(addr)
 	if uint64(old) != o.Old {
 		return stale
 	}
@@ -109,7 +98,7 @@ func (t *tree) install(o *op) linux.Errno {
 		t.pt.Reclaim = paging.ReclaimNone
 		f, _ := t.pt.Unmap(addr, pageSize, nil)
 		t.pt.Reclaim = paging.ReclaimUser
-		t.present(old, l.Attr, -1)
+		t.present(old, a, -1)
 		t.drop(old)
 		t.flushed(f)
 	}
@@ -128,8 +117,8 @@ func (t *tree) reuse(o *op) linux.Errno {
 	if v == nil || v.start > o.Addr || v.flags&(vmShared|vmWrite) != vmWrite || t.forking > 0 || o.Epoch != t.epoch.Load() {
 		return stale
 	}
-	old, l := t.page(o.Addr)
-	if old == frame.None || uint64(old) != o.Old || l.Attr&leafOwn == 0 {
+	old, a := t.page(o.Addr)
+	if old == frame.None || uint64(old) != o.Old || a&leafOwn == 0 {
 		return stale
 	}
 	_, _ = t.pt.Protect(o.Addr, pageSize, paging.Writable|leafOwned, 0)

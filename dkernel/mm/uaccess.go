@@ -6,6 +6,7 @@ import (
 
 	"dinos/dkernel/frame"
 	"dinos/kernel/linux"
+	"dinos/kernel/paging"
 )
 
 // access returns the frame of the page at addr for reading or writing. The caller has become a reader with the token; on success it
@@ -35,19 +36,32 @@ func (s *Space) access(addr uint64, write bool, k *token) frame.Frame {
 // part is how much of n bytes lies in the page of addr.
 func part(addr, n uint64) uint64 { return min(n, pageSize-addr&(pageSize-1)) }
 
-// move is copy in pieces for which the runtime does not use string instructions, which are slow under emulation.
-func move(dst, src []byte) {
-	const piece = 1024
-	for len(dst) > piece && len(src) > piece {
-		copy(dst[:piece], src[:piece])
-		dst, src = dst[piece:], src[piece:]
-	}
-	copy(dst, src)
-}
+// inPage reports whether n bytes at addr are in one page of a program's.
+func inPage(addr, n uint64) bool { return addr&(pageSize-1)+n <= pageSize && addr < userTop }
+
+// What a leaf must have for the kernel to read or write by it.
+const (
+	canRead  = paging.Present
+	canWrite = paging.Present | paging.Writable
+)
 
 // CopyIn copies len(dst) bytes at addr to dst. It returns how many were copied; the error is linux.EFAULT if not all. It implements
 // uio.Memory, as do CopyOut and Zero.
 func (s *Space) CopyIn(dst []byte, addr uint64) (int, error) {
+	if inPage(addr, uint64(len(dst))) {
+		k := s.readers.enter()
+		pa, a := s.tree.pt.Page(addr)
+		if a&canRead == canRead {
+			copy(dst, s.sys.frames.At(pa, uint64(len(dst))))
+			s.readers.leave(k)
+			return len(dst), nil
+		}
+		s.readers.leave(k)
+	}
+	return s.copyIn(dst, addr)
+}
+
+func (s *Space) copyIn(dst []byte, addr uint64) (int, error) {
 	done := 0
 	var k token
 	for done < len(dst) {
@@ -57,7 +71,7 @@ func (s *Space) CopyIn(dst []byte, addr uint64) (int, error) {
 		}
 		n := part(addr, uint64(len(dst)-done))
 		off := addr & (pageSize - 1)
-		move(dst[done:done+int(n)], s.sys.frames.Bytes(f)[off:off+n])
+		copy(dst[done:done+int(n)], s.sys.frames.Bytes(f)[off:off+n])
 		s.readers.leave(k)
 		done += int(n)
 		addr += n
@@ -67,6 +81,20 @@ func (s *Space) CopyIn(dst []byte, addr uint64) (int, error) {
 
 // CopyOut copies src to addr.
 func (s *Space) CopyOut(addr uint64, src []byte) (int, error) {
+	if inPage(addr, uint64(len(src))) {
+		k := s.readers.enter()
+		pa, a := s.tree.pt.Page(addr)
+		if a&canWrite == canWrite {
+			copy(s.sys.frames.At(pa, uint64(len(src))), src)
+			s.readers.leave(k)
+			return len(src), nil
+		}
+		s.readers.leave(k)
+	}
+	return s.copyOut(addr, src)
+}
+
+func (s *Space) copyOut(addr uint64, src []byte) (int, error) {
 	done := 0
 	var k token
 	for done < len(src) {
@@ -76,7 +104,7 @@ func (s *Space) CopyOut(addr uint64, src []byte) (int, error) {
 		}
 		n := part(addr, uint64(len(src)-done))
 		off := addr & (pageSize - 1)
-		move(s.sys.frames.Bytes(f)[off:off+n], src[done:done+int(n)])
+		copy(s.sys.frames.Bytes(f)[off:off+n], src[done:done+int(n)])
 		s.readers.leave(k)
 		done += int(n)
 		addr += n
@@ -247,16 +275,17 @@ func (s *Space) FutexKey(addr uint64, shared bool) (Key, error) {
 		return Key{s.id, addr}, nil
 	}
 	for {
-		r := s.engine.read(&op{Kind: opLook, Addr: addr &^ (pageSize - 1), Flags: linux.PROT_READ})
+		var l look
+		s.engine.read(addr&^(pageSize-1), linux.PROT_READ, &l)
 		switch {
-		case r.seen == seenNone || r.seen == seenDenied:
+		case l.seen == seenNone || l.seen == seenDenied:
 			return Key{}, linux.EFAULT
-		case r.seen == seenGrow:
+		case l.seen == seenGrow:
 			if s.Fault(addr, linux.PROT_READ) != Resolved {
 				return Key{}, linux.EFAULT
 			}
-		case r.look.flags&vmShared != 0:
-			return Key{r.look.bind.id | 1<<63, r.look.index<<pageShift | addr&(pageSize-1)}, nil
+		case l.flags&vmShared != 0:
+			return Key{l.bind.id | 1<<63, l.index<<pageShift | addr&(pageSize-1)}, nil
 		default:
 			return Key{s.id, addr}, nil
 		}

@@ -39,24 +39,29 @@ const (
 // may are the limits for prot, as flags.
 func may(prot flags) flags { return prot * vmMayRead }
 
-// vma is a range of addresses with one purpose and one set of rights. It is part of a list and of a tree, both in the order of
-// addresses, which never overlap.
-type vma struct {
+// span is a range of addresses with one purpose and one set of rights.
+type span struct {
 	start, end uint64
 	off        uint64   // page index in the object of start
 	bind       *binding // nil: anonymous and private
 	flags      flags
-	height     int8
+}
+
+// vma is a span that is part of a list and of a tree, both in the order of addresses, which never overlap.
+type vma struct {
+	span
 	prev, next *vma
+	parent     *vma
 	left       *vma
 	right      *vma
 	maxGap     uint64 // the largest gap below a vma of this subtree
+	height     int8
 }
 
-func (v *vma) pages() uint64 { return (v.end - v.start) >> pageShift }
+func (v *span) pages() uint64 { return (v.end - v.start) >> pageShift }
 
 // index is the page of the object at addr.
-func (v *vma) index(addr uint64) uint64 {
+func (v *span) index(addr uint64) uint64 {
 	if v.flags&vmRepeat != 0 {
 		return v.off
 	}
@@ -76,15 +81,14 @@ func (v *vma) gap() (low, high uint64) {
 }
 
 // joins reports whether v and w, which follow each other without a gap, are one mapping; and if so, whether as a repetition.
-func (v *vma) joins(w *vma) (ok, repeat bool) {
+func (v *span) joins(w *span) (ok, repeat bool) {
 	if v.end != w.start || v.bind != w.bind || (v.flags^w.flags)&vmKeep != 0 {
 		return false, false
 	}
 	if v.bind == nil {
 		return true, false
 	}
-	one := func(u *vma) bool { return u.flags&vmRepeat != 0 || u.end-u.start == pageSize }
-	if v.off == w.off && one(v) && one(w) {
+	if v.off == w.off && (v.flags&vmRepeat != 0 || v.end-v.start == pageSize) && (w.flags&vmRepeat != 0 || w.end-w.start == pageSize) {
 		return true, true
 	}
 	return (v.flags|w.flags)&vmRepeat == 0 && v.off+v.pages() == w.off, false
@@ -138,9 +142,10 @@ func (t *vmas) take() *vma {
 
 // insert adds v before next.
 func (t *vmas) insert(v, next *vma) {
-	v.prev, v.next = t.before(next), next
-	if v.prev != nil {
-		v.prev.next = v
+	prev := t.before(next)
+	v.prev, v.next = prev, next
+	if prev != nil {
+		prev.next = v
 	} else {
 		t.first = v
 	}
@@ -150,7 +155,18 @@ func (t *vmas) insert(v, next *vma) {
 		t.last = v
 	}
 	t.n++
-	t.root = insertNode(t.root, v)
+	// One of the two has room on the side of v, since they are neighbours.
+	switch {
+	case next != nil && next.left == nil:
+		next.left, v.parent = v, next
+	case prev != nil:
+		prev.right, v.parent = v, prev
+	default:
+		t.root, v.parent = v, nil
+	}
+	v.left, v.right = nil, nil
+	v.update()
+	t.fix(v.parent)
 	t.changed(next)
 }
 
@@ -159,7 +175,7 @@ func (t *vmas) remove(v *vma) {
 	if t.hit == v {
 		t.hit = nil
 	}
-	t.root = removeNode(t.root, v)
+	low := t.detach(v)
 	if v.prev != nil {
 		v.prev.next = v.next
 	} else {
@@ -171,26 +187,96 @@ func (t *vmas) remove(v *vma) {
 		t.last = v.prev
 	}
 	t.n--
+	t.fix(low)
 	t.changed(v.next)
 	v.bind = nil
 	v.next = t.spare
 	t.spare = v
 }
 
-// changed makes up for a changed gap below v, which may be nil.
-func (t *vmas) changed(v *vma) {
-	if v != nil {
-		t.root.refresh(v.start)
+// detach takes v out of the tree and returns the lowest node that has to be fixed.
+func (t *vmas) detach(v *vma) (low *vma) {
+	if v.left == nil || v.right == nil {
+		c := v.left
+		if c == nil {
+			c = v.right
+		}
+		t.replace(v, c)
+		return v.parent
+	}
+	m := v.next // the least of the right subtree
+	if low = m.parent; low == v {
+		low = m
+	} else {
+		t.replace(m, m.right)
+		m.right = v.right
+		m.right.parent = m
+	}
+	t.replace(v, m)
+	m.left = v.left
+	m.left.parent = m
+	m.height, m.maxGap = v.height, v.maxGap
+	if low == m {
+		m.height = 0 // whatever it gets is a change
+	}
+	return low
+}
+
+// replace puts c, which may be nil, where v hangs.
+func (t *vmas) replace(v, c *vma) {
+	switch p := v.parent; {
+	case p == nil:
+		t.root = c
+	case p.left == v:
+		p.left = c
+	default:
+		p.right = c
+	}
+	if c != nil {
+		c.parent = v.parent
 	}
 }
 
-func (n *vma) refresh(start uint64) {
-	if start < n.start {
-		n.left.refresh(start)
-	} else if start > n.start {
-		n.right.refresh(start)
+// changed makes up for a changed gap below v, which may be nil.
+func (t *vmas) changed(v *vma) { t.fix(v) }
+
+// fix brings up to date what n and those above it know of their subtrees, and balances them, until nothing changes any more.
+func (t *vmas) fix(n *vma) {
+	for n != nil {
+		height, gap := n.height, n.maxGap
+		if d := n.update(); d > 1 || d < -1 {
+			n = t.balance(n, d)
+		} else if n.height == height && n.maxGap == gap {
+			return
+		}
+		n = n.parent
 	}
-	n.update()
+}
+
+// update computes what n knows of its subtree, and returns by how much its left side is taller.
+func (n *vma) update() int8 {
+	low, high := uint64(minAddr), n.start
+	if p := n.prev; p != nil && p.end > minAddr {
+		low = p.end
+	}
+	if n.flags&vmGrowsDown != 0 {
+		high -= min(high, stackGuard)
+	}
+	g := uint64(0)
+	if high > low {
+		g = high - low
+	}
+	var l, r int8
+	if c := n.left; c != nil {
+		l = c.height
+		g = max(g, c.maxGap)
+	}
+	if c := n.right; c != nil {
+		r = c.height
+		g = max(g, c.maxGap)
+	}
+	n.maxGap, n.height = g, max(l, r)+1
+	return l - r
 }
 
 func (n *vma) tall() int8 {
@@ -200,82 +286,39 @@ func (n *vma) tall() int8 {
 	return n.height
 }
 
-// update computes what n knows of its subtree.
-func (n *vma) update() {
-	low, high := n.gap()
-	g, h := high-low, int8(0)
-	if l := n.left; l != nil {
-		g, h = max(g, l.maxGap), l.height
-	}
-	if r := n.right; r != nil {
-		g, h = max(g, r.maxGap), max(h, r.height)
-	}
-	n.maxGap, n.height = g, h+1
-}
-
-func insertNode(n, v *vma) *vma {
-	if n == nil {
-		v.left, v.right = nil, nil
-		v.update()
-		return v
-	}
-	if v.start < n.start {
-		n.left = insertNode(n.left, v)
-	} else {
-		n.right = insertNode(n.right, v)
-	}
-	return n.balance()
-}
-
-func removeNode(n, v *vma) *vma {
-	switch {
-	case v.start < n.start:
-		n.left = removeNode(n.left, v)
-	case v.start > n.start:
-		n.right = removeNode(n.right, v)
-	case n.left == nil:
-		return n.right
-	case n.right == nil:
-		return n.left
-	default:
-		m := n.right
-		for m.left != nil {
-			m = m.left
-		}
-		m.right, m.left = removeNode(n.right, m), n.left
-		n = m
-	}
-	return n.balance()
-}
-
-func (n *vma) balance() *vma {
-	switch d := n.left.tall() - n.right.tall(); {
-	case d > 1:
+// balance rotates n, whose left side is taller by d, and returns what is in its place.
+func (t *vmas) balance(n *vma, d int8) *vma {
+	if d > 0 {
 		if n.left.left.tall() < n.left.right.tall() {
-			n.left = n.left.rotateLeft()
+			t.rotateLeft(n.left)
 		}
-		return n.rotateRight()
-	case d < -1:
-		if n.right.right.tall() < n.right.left.tall() {
-			n.right = n.right.rotateRight()
-		}
-		return n.rotateLeft()
+		return t.rotateRight(n)
 	}
-	n.update()
-	return n
+	if n.right.right.tall() < n.right.left.tall() {
+		t.rotateRight(n.right)
+	}
+	return t.rotateLeft(n)
 }
 
-func (n *vma) rotateLeft() *vma {
+func (t *vmas) rotateLeft(n *vma) *vma {
 	r := n.right
-	n.right, r.left = r.left, n
+	t.replace(n, r)
+	if n.right = r.left; n.right != nil {
+		n.right.parent = n
+	}
+	r.left, n.parent = n, r
 	n.update()
 	r.update()
 	return r
 }
 
-func (n *vma) rotateRight() *vma {
+func (t *vmas) rotateRight(n *vma) *vma {
 	l := n.left
-	n.left, l.right = l.right, n
+	t.replace(n, l)
+	if n.left = l.right; n.left != nil {
+		n.left.parent = n
+	}
+	l.right, n.parent = n, l
 	n.update()
 	l.update()
 	return l
