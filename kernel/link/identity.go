@@ -2,6 +2,8 @@ package link
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"dinos/boot/info"
 	"dinos/shmem/layout"
@@ -25,6 +27,12 @@ type Identity struct {
 
 // ParseIdentity reads the identity in a command line.
 func ParseIdentity(a *info.Args) (Identity, error) {
+	words := []string{WordPeer, WordName, WordRack}
+	for _, k := range a.Keys() {
+		if strings.HasPrefix(k, "dinos.") && !slices.Contains(words, k) {
+			return Identity{}, fmt.Errorf("%w: unknown word %s, known are %s", ErrIdentity, k, strings.Join(words, ", "))
+		}
+	}
 	id := Identity{Given: a.Has(WordPeer)}
 	if !id.Given {
 		for _, w := range []string{WordName, WordRack} {

@@ -42,6 +42,7 @@ func TestIdentity(t *testing.T) {
 		"dinos.peer":                          "needs a value",
 		"dinos.peer=":                         "want a number from 0 to 31",
 		"dinos.peer=32":                       "want a number from 0 to 31",
+		"dinos.peer=1 dinos.peeer=1":          "unknown word dinos.peeer, known are dinos.peer",
 		"dinos.peer=-1":                       "want a number from 0 to 31",
 		"dinos.peer=1 dinos.rack=0":           "want a number from 1",
 		"dinos.peer=1 dinos.rack=x":           "want a number from 1",

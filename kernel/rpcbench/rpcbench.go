@@ -75,7 +75,7 @@ type Bench struct {
 	CPUs  int
 }
 
-// Run runs what the host asks for until ctx is done.
+// Run runs what the host asks for until ctx is done. What fails, because a connection was lost, it says and runs again.
 func (b *Bench) Run(ctx context.Context) error {
 	last := b.Me.Mailbox[MailDone].Load() // a command may be there already
 	for ctx.Err() == nil {
@@ -85,8 +85,13 @@ func (b *Bench) Run(ctx context.Context) error {
 			continue
 		}
 		last = w
-		if err := b.run(ctx, command(w)); err != nil {
-			return fmt.Errorf("rpcbench: %w", err)
+		for {
+			err := b.run(ctx, command(w))
+			if err == nil || ctx.Err() != nil {
+				break
+			}
+			fmt.Fprintf(b.Out, "rpcbench: %v: %v\n", command(w).Name(), err)
+			time.Sleep(10 * time.Millisecond)
 		}
 		b.Me.Mailbox[MailDone].Store(w)
 	}
@@ -113,19 +118,20 @@ func (b *Bench) run(ctx context.Context, c Command) error {
 	if err != nil {
 		return err
 	}
+	if c.Arg == 0 || c.Kind < Awake || c.Kind > Pipelined {
+		// Not repeated: it would fail again.
+		fmt.Fprintf(b.Out, "rpcbench: command %#x, want a kind from %d to %d and an argument\n", c.Word(), Awake, Pipelined)
+		return nil
+	}
 	r := rtbench.Result{Name: c.Name(), Unit: "ns", CPUs: b.CPUs}
 	var took []int64
-	switch {
-	case c.Arg == 0:
-		return fmt.Errorf("command %#x: argument 0, want more", c.Word())
-	case c.Kind == Awake:
+	switch c.Kind {
+	case Awake:
 		took, err = b.calls(ctx, conn, int(c.Arg), 0)
-	case c.Kind == Halted:
+	case Halted:
 		took, err = b.calls(ctx, conn, int(c.Arg), Pause)
-	case c.Kind == Pipelined:
-		return b.pipeline(ctx, conn, &r, time.Duration(c.Arg)*time.Millisecond)
 	default:
-		return fmt.Errorf("command %#x: %v", c.Word(), c.Kind)
+		return b.pipeline(ctx, conn, &r, time.Duration(c.Arg)*time.Millisecond)
 	}
 	if err != nil {
 		return err
