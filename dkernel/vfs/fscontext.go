@@ -28,6 +28,14 @@ func (v *VFS) NewFSContext() *FSContext {
 	return f
 }
 
+// NewFSContextAt is a context whose root and working directory are root.
+func (v *VFS) NewFSContextAt(root Path) *FSContext {
+	f := &FSContext{v: v}
+	f.at.Store(&places{root, root})
+	f.umask.Store(0o022)
+	return f
+}
+
 // Fork returns a copy.
 func (f *FSContext) Fork() *FSContext {
 	n := &FSContext{v: f.v}

@@ -19,6 +19,9 @@ type Pager interface {
 	Sealed() bool
 }
 
+// AnonymousMapper is a File whose mappings are anonymous memory: /dev/zero.
+type AnonymousMapper interface{ MapsAnonymous() }
+
 // PagerOf is a File whose Pager is not itself.
 type PagerOf interface{ Pager(d *Description) Pager }
 
@@ -26,7 +29,8 @@ type PagerOf interface{ Pager(d *Description) Pager }
 type object Description
 
 // Object returns what mmap(2) of fd maps: shared tells MAP_SHARED, prot are the PROT_* bits. The caller gives back a reference
-// with Release when mm has its own. Errors: linux.EBADF, EACCES, ENODEV, EPERM (sealed, or noexec).
+// with Release when mm has its own. A nil Object without an error means that the mapping is anonymous memory (/dev/zero): map with
+// MAP_ANONYMOUS. Errors: linux.EBADF, EACCES, ENODEV, EPERM (sealed, or noexec).
 func (c *Caller) Object(fd int, shared bool, prot int) (mm.Object, error) {
 	r, err := c.Files.Get(fd)
 	if err != nil {
@@ -44,6 +48,9 @@ func (d *Description) Object(shared bool, prot int) (mm.Object, error) {
 	}
 	p := d.pager()
 	if p == nil {
+		if _, ok := d.file.(AnonymousMapper); ok {
+			return nil, nil
+		}
 		return nil, linux.ENODEV
 	}
 	if shared && prot&write != 0 && p.Sealed() || prot&exec != 0 && d.path.Mount != nil && d.path.Mount.Flags()&linux.MS_NOEXEC != 0 {

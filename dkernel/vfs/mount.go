@@ -69,6 +69,18 @@ func (v *VFS) MountRoot(f *FS, source string, flags uint32) error {
 	return nil
 }
 
+// Find returns the root of the first mount of f, or linux.ENOENT.
+func (v *VFS) Find(f *FS) (Path, error) {
+	v.mounting.Lock()
+	defer v.mounting.Unlock()
+	for _, m := range v.order {
+		if m.fs == f {
+			return Path{m, m.root}, nil
+		}
+	}
+	return Path{}, linux.ENOENT
+}
+
 // newMount is called with mounting held.
 func (v *VFS) newMount(f *FS, root *Dentry, source string, flags uint32) *Mount {
 	v.mountIDs++
