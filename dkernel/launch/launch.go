@@ -35,8 +35,9 @@ type Config struct {
 
 // Launcher has the programs that were started for others. Its methods may be called by any goroutine.
 type Launcher struct {
-	cfg  Config
-	root *vfs.FSContext
+	ready chan struct{} // closed by Serve, before which the next two are nobody's
+	cfg   Config
+	root  *vfs.FSContext
 
 	mu   sync.Mutex
 	runs map[int32]*run // by pid, until somebody has waited for it or the time is over
@@ -55,13 +56,28 @@ type run struct {
 
 // How long things are waited for.
 const (
+	readyTime  = 20 * time.Second // for the kernel to be able to run programs
 	attachTime = 10 * time.Second // for the error output
 	keepTime   = time.Minute      // for somebody who asks for the status
 )
 
-// New makes a Launcher. Have proc.Config.Exited call Exited.
-func New(cfg Config) *Launcher {
-	return &Launcher{cfg: cfg, root: cfg.VFS.NewFSContext(), runs: map[int32]*run{}}
+// New makes a Launcher, which can be asked from now on, and answers once Serve was called.
+func New() *Launcher { return &Launcher{ready: make(chan struct{}), runs: map[int32]*run{}} }
+
+// Serve says what programs are run with. It is called once. proc.Config.Exited has to call Exited.
+func (l *Launcher) Serve(cfg Config) {
+	l.cfg, l.root = cfg, cfg.VFS.NewFSContext()
+	close(l.ready)
+}
+
+// prepared waits until programs can be run.
+func (l *Launcher) prepared() error {
+	select {
+	case <-l.ready:
+		return nil
+	case <-time.After(readyTime):
+		return rpc.Errorf(proto.CodeBusy, "this kernel cannot run programs yet: it has no memory for them from the ckernel")
+	}
 }
 
 // Handle enters the handlers in m.
@@ -120,6 +136,9 @@ func failed(path string, err error) error {
 
 // run serves proto.Run.
 func (l *Launcher) run(s *rpc.Stream, q *proto.Run) error {
+	if err := l.prepared(); err != nil {
+		return err
+	}
 	c := l.caller()
 	if q.UID != 0 || q.GID != 0 {
 		c.Cred = &cred.Cred{UID: q.UID, EUID: q.UID, SUID: q.UID, FSUID: q.UID, GID: q.GID, EGID: q.GID, SGID: q.GID, FSGID: q.GID, Bounding: cred.AllCaps}

@@ -11,6 +11,7 @@ import (
 
 	"dinos/dkernel/cred"
 	"dinos/dkernel/frame"
+	"dinos/dkernel/ipc/event"
 	"dinos/dkernel/ipc/pipe"
 	"dinos/dkernel/ipc/tty"
 	"dinos/dkernel/loader"
@@ -81,9 +82,6 @@ func New(c Config) (*Programs, error) {
 		return nil, err
 	}
 	clock := proc.NewClock(func() int64 { return int64(machine.Now()) }, func() int64 { return time.Now().UnixNano() })
-	if err := p.files(c, clock); err != nil {
-		return nil, err
-	}
 	runner := &run.Runner{}
 	p.Kernel = &sys.Kernel{
 		Table:  sys.NewTable(),
@@ -93,7 +91,8 @@ func New(c Config) (*Programs, error) {
 		Memory: machine.Memory,
 		Load:   func() [3]uint64 { return [3]uint64{} },
 		Uptime: clock.Monotonic,
-		Exec: sys.Exec{MM: p.MM, Loader: ld, NewMemfd: p.root.MemfdCreate, Types: map[string]vfs.FSMaker{"tmpfs": tmpfs.Maker(int64(len(c.Memory)))},
+		Clocks: &event.Clocks{Monotonic: clock.Monotonic, Realtime: clock.Realtime},
+		Exec: sys.Exec{MM: p.MM, Loader: ld, Types: map[string]vfs.FSMaker{"tmpfs": tmpfs.Maker(int64(len(c.Memory)))},
 			Explain: func(t *proc.Thread, err error) { machine.Print(fmt.Sprintf("dinos: %v", err)) }},
 	}
 	if c.Trace {
@@ -110,7 +109,14 @@ func New(c Config) (*Programs, error) {
 	}
 	p.Procs, err = proc.New(proc.Config{Clock: clock, Starter: runner, Kick: runner.Kick, Barrier: runner.Barrier, Exited: c.Exited,
 		CPU: p.Kernel.CPU, CoarseResolution: vdso.CoarseResolution, CPUs: cpus, Release: Release, Version: "#1 SMP", Hostname: c.Hostname})
-	return p, err
+	if err != nil {
+		return nil, err
+	}
+	if err := p.files(c, clock); err != nil {
+		return nil, fmt.Errorf("files: %w", err)
+	}
+	p.Kernel.Exec.NewMemfd = p.root.MemfdCreate
+	return p, nil
 }
 
 // newLoader makes what every program gets from the kernel: the vDSO and its page of data.
@@ -159,12 +165,17 @@ func (p *Programs) files(c Config, clock proc.Clock) error {
 	if err := p.VFS.MountRoot(p.root.FS, "rootfs", 0); err != nil {
 		return err
 	}
-	p.TTY = tty.New(tty.Config{Now: clock.Monotonic})
+	p.TTY = tty.New(tty.Config{Now: clock.Monotonic, Jobs: p.Procs.Jobs()})
 	p.TTY.Register(p.VFS)
 	pipe.Register(p.VFS)
 	k := p.Caller()
-	if err := k.MkdirAt(linux.AT_FDCWD, "/dev", 0o755); err != nil {
-		return err
+	for _, d := range [...]struct {
+		path string
+		mode uint32
+	}{{"/dev", 0o755}, {"/dev/shm", 0o1777}, {"/tmp", 0o1777}} {
+		if err := k.MkdirAt(linux.AT_FDCWD, d.path, d.mode); err != nil {
+			return err
+		}
 	}
 	if err := k.MknodAt(linux.AT_FDCWD, "/dev/console", linux.S_IFCHR|0o600, vfs.MkDev(5, 1)); err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"runtime"
 
+	"dinos/dkernel/ipc/event"
 	"dinos/dkernel/proc"
 	"dinos/kernel/linux"
 )
@@ -26,6 +27,8 @@ type Kernel struct {
 	Uptime func() int64
 	// Threads is how many there are.
 	Threads func() int
+	// Clocks are the clocks of timerfds.
+	Clocks *event.Clocks
 	// Exec runs a program in place of the caller's.
 	Exec Exec
 }
