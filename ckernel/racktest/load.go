@@ -17,8 +17,19 @@ import (
 // writes a mark that is its own and finds it again before it gives the slice back. The error is a violation, nil if there was none.
 func (r *Rack) Load(ctx context.Context, m *Machine, seed uint64) error {
 	l := &load{r: r, n: m.Node, rnd: rand.New(rand.NewPCG(seed, uint64(m.Peer)<<32|m.Node.Generation())), mark: seed<<40 | uint64(m.Peer)<<32 | m.Node.Generation()}
-	m.users.Add(1)
+	if !m.use() {
+		return nil
+	}
 	defer m.users.Done()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-m.quit:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
 	for ctx.Err() == nil {
 		select {
 		case <-m.Done:

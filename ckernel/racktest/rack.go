@@ -62,6 +62,7 @@ type Machine struct {
 	gate   gate
 	cancel context.CancelFunc
 	users  sync.WaitGroup // loads, which stop when the machine does
+	quit   chan struct{}  // closed when loads are to stop
 	mu     sync.Mutex
 	hung   bool
 }
@@ -199,7 +200,7 @@ func (r *Rack) startHost() {
 
 // StartCkernel starts a life of the ckernel. The former must be over.
 func (r *Rack) StartCkernel() *Machine {
-	m := &Machine{Peer: layout.Ckernel, Done: make(chan struct{}), gate: gate{start: time.Now()}}
+	m := &Machine{Peer: layout.Ckernel, Done: make(chan struct{}), quit: make(chan struct{}), gate: gate{start: time.Now()}}
 	s, err := serve.New(serve.Config{Peer: r.config(m), Timing: r.O.Timing, Seed: r.O.Seed})
 	if err != nil {
 		r.T.Fatal(err)
@@ -211,16 +212,29 @@ func (r *Rack) StartCkernel() *Machine {
 
 // StartDkernel starts a life of a dkernel. change may change its configuration.
 func (r *Rack) StartDkernel(i int, change ...func(*ctl.Config)) *Machine {
-	m := &Machine{Peer: i, Done: make(chan struct{}), gate: gate{start: time.Now()}}
+	return r.StartDkernelWith(i, change, func(*ctl.Node) {})
+}
+
+// StartDkernelWith is StartDkernel with a function that registers handlers.
+func (r *Rack) StartDkernelWith(i int, change []func(*ctl.Config), handlers func(*ctl.Node)) *Machine {
+	m := &Machine{Peer: i, Done: make(chan struct{}), quit: make(chan struct{}), gate: gate{start: time.Now()}}
 	cfg := ctl.Config{Peer: r.config(m)}
 	for _, f := range change {
 		f(&cfg)
+	}
+	shutdown := cfg.Shutdown
+	cfg.Shutdown = func(reason string, reboot bool) {
+		if shutdown != nil {
+			shutdown(reason, reboot)
+		}
+		m.quiet() // what a kernel holds it gives back when nobody uses it any more
 	}
 	n, err := ctl.New(cfg)
 	if err != nil {
 		r.T.Fatal(err)
 	}
 	m.Node = n
+	handlers(n)
 	r.run(m, n.Doorbell, n.Run)
 	return m
 }
@@ -282,7 +296,7 @@ func (m *Machine) Resume() {
 func (m *Machine) Stop() error {
 	m.cancel()
 	<-m.Done
-	m.users.Wait()
+	m.quiet()
 	return m.Err
 }
 
@@ -296,6 +310,31 @@ func (m *Machine) Kill() {
 	}
 	m.Resume()
 	<-m.Done
+	m.quiet()
+}
+
+// use begins a load; false if the machine is ending.
+func (m *Machine) use() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	select {
+	case <-m.quit:
+		return false
+	default:
+		m.users.Add(1)
+		return true
+	}
+}
+
+// quiet stops the loads, and waits for them.
+func (m *Machine) quiet() {
+	m.mu.Lock()
+	select {
+	case <-m.quit:
+	default:
+		close(m.quit)
+	}
+	m.mu.Unlock()
 	m.users.Wait()
 }
 

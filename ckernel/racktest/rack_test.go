@@ -12,7 +12,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"dinos/ckernel/cluster"
 	"dinos/dkernel/ctl"
+	"dinos/shmem/grant"
 	"dinos/shmem/layout"
 	"dinos/shmem/peer"
 	"dinos/shmem/proto"
@@ -242,4 +244,44 @@ func TestCkernelRestarts(t *testing.T) {
 	if t.Failed() {
 		t.Log(strings.Join(r.Lines(), "\n"))
 	}
+}
+
+// TestStalledCkernel: a ckernel that stood still for much longer than the dead time does not take the others for dead.
+func TestStalledCkernel(t *testing.T) {
+	r := New(t, Options{Dkernels: 2, Timing: cluster.Timing{Beat: 20 * time.Millisecond, Dead: 300 * time.Millisecond, Rings: 600 * time.Millisecond}})
+	ctx := ctxFor(t, time.Minute)
+	c := r.StartCkernel()
+	one, two := r.StartDkernel(1), r.StartDkernel(2)
+	ready(t, one)
+	ready(t, two)
+	list, err := one.Node.RequestSlices(ctx, proto.Want{Machine: -1}, 2, 2)
+	require.NoError(t, err)
+	for range 2 {
+		c.Hang()
+		time.Sleep(time.Second)
+		c.Resume()
+		st := status(t, r)
+		require.True(t, is(st[1], layout.StateUp) && is(st[2], layout.StateUp), "%v", st)
+	}
+	require.NoError(t, one.Node.ReleaseSlices(ctx, list))
+	require.True(t, one.Alive() && two.Alive())
+}
+
+// TestTwoCkernels: the older of two lives of the ckernel gives up, whatever it had in mind.
+func TestTwoCkernels(t *testing.T) {
+	r := New(t, Options{Dkernels: 1})
+	ctx := ctxFor(t, time.Minute)
+	old := r.StartCkernel()
+	one := r.StartDkernel(1)
+	ready(t, one)
+	old.Hang()
+	r.StartCkernel()
+	_, err := one.Node.RequestSlices(ctx, proto.Want{Machine: -1}, 1, 1)
+	require.NoError(t, err)
+	old.Resume()
+	<-old.Done
+	require.True(t, errors.Is(old.Err, peer.ErrReplaced) || errors.Is(old.Err, grant.ErrFenced), "%v", old.Err)
+	_, err = one.Node.RequestSlices(ctx, proto.Want{Machine: -1}, 1, 1)
+	require.NoError(t, err)
+	until(t, "the audit is clean", func() bool { return len(r.Audit(ctx)) == 0 })
 }

@@ -72,10 +72,11 @@ type Server struct {
 	asking  map[life]bool
 	zero    chan grant.Name
 	evict   chan eviction
-	end     error // why Run ends
-	ended   bool  // Run is to end
-	over    bool  // Run ends: events have no effect any more
-	checked int64 // when the table was compared with the view last
+	end     error  // why Run ends
+	ended   bool   // Run is to end
+	over    bool   // Run ends: events have no effect any more
+	shown   uint64 // epoch of members
+	checked int64  // when the table was compared with the view last
 }
 
 // life names a life of a machine.
@@ -301,9 +302,12 @@ func (s *Server) step(e cluster.Event) {
 	for _, a := range s.cluster.Step(e) {
 		s.do(a)
 	}
-	gens := make([]uint64, s.rack.Peers())
-	s.cluster.Members(func(i int, gen uint64) { gens[i] = gen })
-	s.members.Store(&gens)
+	if epoch := s.cluster.Epoch(); epoch != s.shown {
+		gens := make([]uint64, s.rack.Peers())
+		s.cluster.Members(func(i int, gen uint64) { gens[i] = gen })
+		s.members.Store(&gens)
+		s.shown = epoch
+	}
 }
 
 // do performs an action. mu is held; it does not block.

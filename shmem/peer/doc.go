@@ -20,7 +20,8 @@
 // A connection that found its rings corrupt is of no more use (rpc.ErrCorrupt) until the rings are made anew. Of two peers the
 // one with the lower number does that. If it is the other one that noticed, it asks: bit q of its mailbox word 0 asks
 // peer q to make the rings between them anew; q clears the bit when it has. Both look once a beat, so that a peer which breaks
-// rings again and again costs little. Calls under way end with rpc.ErrCorrupt or rpc.ErrReset, which callers take like a restart.
+// rings again and again costs little. A connection that a damaged frame told of a life which never was is closed and made again. Calls
+// under way end with rpc.ErrCorrupt, rpc.ErrReset or rpc.ErrClosed, which callers take like a restart.
 //
 // # Concurrency
 //

@@ -13,22 +13,40 @@ import (
 // mend looks after the connection to a peer: makes it if there is none, and has rings made anew that are damaged.
 func (p *Peer) mend(peer int) {
 	c := p.conns[peer].Load()
-	bad := c == nil || errors.Is(c.Err(), rpc.ErrCorrupt)
+	corrupt := c != nil && errors.Is(c.Err(), rpc.ErrCorrupt)
+	if c != nil && c.Err() == nil && p.misled(peer, c) {
+		p.cfg.Log(fmt.Sprintf("peer: %s is not generation %d: connecting anew", p.Name(peer), c.Peer()))
+		c.Close()
+	}
+	missing := c == nil || errors.Is(c.Err(), rpc.ErrClosed)
 	if p.self < peer {
-		p.mendAsLower(peer, c, bad)
-	} else if bad {
-		p.mendAsHigher(peer, c)
+		p.mendAsLower(peer, corrupt, missing)
+	} else if corrupt || missing {
+		p.mendAsHigher(peer, missing)
 	}
 }
 
-func (p *Peer) mendAsLower(peer int, c *rpc.Conn, bad bool) {
+// misled reports whether a connection takes its peer for a life that has never been, because a frame was damaged: it would ignore all
+// that the peer really sends. The block must say so twice, since it may be damaged, too, for a beat.
+func (p *Peer) misled(peer int, c *rpc.Conn) bool {
+	b, took := p.blocks[peer], c.Peer()
+	g := b.Generation.Load()
+	if took == 0 || g == 0 || b.Mailbox[mailCheck].Load() != p.checkOf(peer, g) || int32(took-uint32(g)) <= 0 {
+		p.odd[peer] = 0
+		return false
+	}
+	p.odd[peer]++
+	return p.odd[peer] > 1
+}
+
+func (p *Peer) mendAsLower(peer int, corrupt, missing bool) {
 	ask, bit := p.blocks[peer].Mailbox[mailRings], uint64(1)<<p.self
-	if ask.Load()&bit != 0 || bad && c != nil {
+	if ask.Load()&bit != 0 || corrupt {
 		p.remake(peer)
 		ask.And(^bit)
 		p.ring(peer)
 	}
-	if !bad {
+	if !corrupt && !missing {
 		return // its end finds out by itself
 	}
 	if p.connect(peer) == nil {
@@ -41,12 +59,12 @@ func (p *Peer) mendAsLower(peer int, c *rpc.Conn, bad bool) {
 	}
 }
 
-func (p *Peer) mendAsHigher(peer int, c *rpc.Conn) {
+func (p *Peer) mendAsHigher(peer int, missing bool) {
 	ask, bit := p.blocks[p.self].Mailbox[mailRings], uint64(1)<<peer
 	switch {
 	case ask.Load()&bit != 0:
 		return // the lower peer has not come to it yet, or does not live
-	case c == nil || p.asked[peer]:
+	case missing || p.asked[peer]:
 		err := p.connect(peer)
 		if p.asked[peer] = err != nil; err == nil || errors.Is(err, rpc.ErrClosed) {
 			return
@@ -60,17 +78,17 @@ func (p *Peer) mendAsHigher(peer int, c *rpc.Conn) {
 
 // remake makes the rings between this peer and a higher one anew.
 func (p *Peer) remake(peer int) {
-	text := "made the rings to %s anew"
+	text := "made the rings to " + p.Name(peer) + " anew"
 	for _, pair := range [][2]int{{p.self, peer}, {peer, p.self}} {
 		r, bytes, err := p.rack.RingRegion(p.rack.Region, pair[0], pair[1])
 		if err == nil {
 			err = ring.Format(r, bytes, p.ringGeneration(r))
 		}
 		if err != nil { // the layout was checked, so that cannot be
-			text = "rings to %s: " + err.Error()
+			text = "rings to " + p.Name(peer) + ": " + err.Error()
 		}
 	}
-	p.cfg.Log(fmt.Sprintf("peer: "+text, p.Name(peer)))
+	p.cfg.Log("peer: " + text)
 }
 
 // connect makes a connection and puts it in the place of a former one.

@@ -86,6 +86,7 @@ type Peer struct {
 	blocks []*layout.Machine
 	conns  []atomic.Pointer[rpc.Conn]
 	asked  []bool        // which lower peers were asked to make rings anew; Tick's
+	odd    []int         // how often in a row a peer was not who the connection says; Tick's
 	state  atomic.Uint64 // the layout.State that the block is to show
 	beats  uint64
 	last   int64 // when Tick collected the statistics
@@ -144,7 +145,8 @@ func Open(cfg Config) (*Peer, error) {
 	if err := cfg.defaults(k); err != nil {
 		return nil, err
 	}
-	p := &Peer{cfg: cfg, rack: k, self: cfg.Self, conns: make([]atomic.Pointer[rpc.Conn], k.Peers()), asked: make([]bool, k.Peers())}
+	p := &Peer{cfg: cfg, rack: k, self: cfg.Self, conns: make([]atomic.Pointer[rpc.Conn], k.Peers()), asked: make([]bool, k.Peers()),
+		odd: make([]int, k.Peers())}
 	for i := range k.Peers() {
 		b, err := k.Machine(k.Region, i)
 		if err != nil {
