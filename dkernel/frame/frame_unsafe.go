@@ -23,3 +23,8 @@ func (p *Pool) Words(f Frame) *[Size / 8]uint64 {
 func (p *Pool) Words32(f Frame) *[Size / 4]uint32 {
 	return (*[Size / 4]uint32)(unsafe.Pointer(unsafe.SliceData(p.Bytes(f))))
 }
+
+// Word32 is the aligned 32-bit word at a physical address, for atomic access.
+func (p *Pool) Word32(pa uint64) *uint32 {
+	return (*uint32)(unsafe.Pointer(unsafe.SliceData(p.At(pa&^3, 4))))
+}

@@ -95,7 +95,7 @@ func (s *Space) stretches(addr, n uint64) (out []stretch, full bool) {
 		}
 	})
 	for i := range out {
-		if b := out[i].b; b != nil && !s.keep(b) {
+		if b := out[i].b; b != nil && !b.keep() {
 			out[i].b = nil // unmapped meanwhile
 		}
 	}

@@ -160,7 +160,7 @@ func (s *Space) bringCopy(addr uint64, old frame.Frame) (out Outcome, again bool
 // bringFile installs a page of an object.
 func (s *Space) bringFile(addr uint64, write bool, k *look) (out Outcome, again bool) {
 	b := k.bind
-	if !s.keep(b) {
+	if !b.keep() {
 		return Resolved, true // unmapped meanwhile
 	}
 	defer s.unpin(b, 1)

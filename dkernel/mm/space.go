@@ -53,8 +53,20 @@ type binding struct {
 	obj    Object
 	notify bool
 	vmas   atomic.Int32
-	pins   int  // users besides vmas; guarded by Space.mu
-	gone   bool // guarded by Space.mu
+	pins   atomic.Int32 // users besides vmas; below 0 when it is gone, which it becomes with Space.mu held
+}
+
+// keep pins b, unless it is gone.
+func (b *binding) keep() bool {
+	for {
+		n := b.pins.Load()
+		if n < 0 {
+			return false
+		}
+		if b.pins.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
 }
 
 // NewSpace makes an empty address space. The error is linux.ENOMEM.
@@ -181,7 +193,7 @@ func (s *Space) dispose(g *gather) {
 		g.frames = nil // of a large munmap: not worth keeping
 	}
 	g.frames = g.frames[:0]
-	s.sys.gathers.Put(g)
+	s.tree.spareOut.Store(g)
 }
 
 // byHandle finds a binding. Operations call it, under the engine's lock.
@@ -214,33 +226,23 @@ func (s *Space) pin(obj Object) *binding {
 }
 
 func (s *Space) pinKnown(obj Object) *binding {
+	if b := s.recent.Load(); b != nil && b.obj == obj && b.keep() {
+		return b
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	b := s.recent.Load()
-	if b == nil || b.obj != obj {
-		if b = s.byObj[obj]; b == nil {
-			return nil
-		}
+	b := s.byObj[obj]
+	if b != nil {
+		b.keep() // it is not gone while it is in the map
 		s.recent.Store(b)
 	}
-	b.pins++
 	return b
-}
-
-// keep pins b, unless it is gone.
-func (s *Space) keep(b *binding) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if b.gone || s.binds == nil {
-		return false
-	}
-	b.pins++
-	return true
 }
 
 // bindLocked makes a binding with one pin, not yet in its object's Mappings.
 func (s *Space) bindLocked(obj Object, handle uint64) *binding {
-	b := &binding{handle: handle, id: obj.ID(), obj: obj, notify: obj.Notify(), pins: 1}
+	b := &binding{handle: handle, id: obj.ID(), obj: obj, notify: obj.Notify()}
+	b.pins.Store(1)
 	obj.Retain()
 	if s.binds == nil {
 		s.binds, s.byObj = map[uint64]*binding{}, map[Object]*binding{}
@@ -251,14 +253,15 @@ func (s *Space) bindLocked(obj Object, handle uint64) *binding {
 }
 
 // unpin takes n pins away, and releases the object if nothing is left.
-func (s *Space) unpin(b *binding, n int) {
+func (s *Space) unpin(b *binding, n int32) {
+	if b.pins.Add(-n) != 0 || b.vmas.Load() != 0 {
+		return
+	}
 	s.mu.Lock()
-	b.pins -= n
-	if b.pins != 0 || b.vmas.Load() != 0 || b.gone || s.binds == nil {
+	if s.binds == nil || b.vmas.Load() != 0 || !b.pins.CompareAndSwap(0, -1<<30) {
 		s.mu.Unlock()
 		return
 	}
-	b.gone = true
 	delete(s.binds, b.handle)
 	delete(s.byObj, b.obj)
 	s.recent.CompareAndSwap(b, nil)

@@ -478,3 +478,55 @@ func TestString(t *testing.T) {
 		require.EqualValues(t, k, n, "what could be done is done")
 	})
 }
+
+func TestWords(t *testing.T) {
+	run(t, nil, func(m *machine, s *Space) {
+		a := s.must(t, MapArgs{Len: 2 * k, Prot: rw, Flags: private})
+		for _, at := range []uint64{a, a + k - 4, a + 8} { // not present at first, then present
+			for range 2 {
+				require.NoError(t, s.Store32(at, 0x01020304))
+				v, err := s.Load32(at)
+				require.NoError(t, err)
+				require.EqualValues(t, 0x01020304, v)
+				ok, err := s.CompareAndSwap32(at, 1, 2)
+				require.NoError(t, err)
+				require.False(t, ok)
+				ok, err = s.CompareAndSwap32(at, 0x01020304, 2)
+				require.NoError(t, err)
+				require.True(t, ok)
+				v, _ = s.Load32(at)
+				require.EqualValues(t, 2, v)
+			}
+		}
+		require.NoError(t, s.Store64(a+8, 1<<40|7))
+		v, err := s.Load64(a + 8)
+		require.NoError(t, err)
+		require.EqualValues(t, 1<<40|7, v)
+		ok, err := s.CompareAndSwap64(a+8, 1<<40|7, 9)
+		require.NoError(t, err)
+		require.True(t, ok)
+		ok, _ = s.CompareAndSwap64(a+8, 1, 9)
+		require.False(t, ok)
+		require.NoError(t, s.Protect(a, k, linux.PROT_READ))
+		_, err = s.CompareAndSwap32(a, 2, 3)
+		require.Equal(t, linux.EFAULT, err)
+		require.Equal(t, linux.EFAULT, s.Store32(a, 3))
+		w, err := s.Load32(a)
+		require.NoError(t, err)
+		require.EqualValues(t, 2, w)
+		require.NoError(t, s.Protect(a, k, 0))
+		_, err = s.Load32(a)
+		require.Equal(t, linux.EFAULT, err)
+		_, err = s.CompareAndSwap64(a+1, 0, 0)
+		require.Equal(t, linux.EINVAL, err)
+		for _, at := range []uint64{userTop, 1 << 47, 0xffff800000000000, ^uint64(0) &^ 7} {
+			_, err = s.Load32(at)
+			require.Equal(t, linux.EFAULT, err)
+			_, err = s.CompareAndSwap32(at, 0, 0)
+			require.Equal(t, linux.EFAULT, err)
+			n, err := s.CopyIn(make([]byte, 8), at)
+			require.Equal(t, linux.EFAULT, err)
+			require.Zero(t, n)
+		}
+	})
+}

@@ -2,7 +2,6 @@ package mm
 
 import (
 	"errors"
-	"sync"
 	"sync/atomic"
 
 	"dinos/dkernel/frame"
@@ -73,7 +72,6 @@ type System struct {
 	committed atomic.Int64
 	mode      atomic.Int32
 	ratio     atomic.Int32
-	gathers   sync.Pool
 }
 
 // NewSystem makes a System. The error says what c lacks, or is linux.ENOMEM.
@@ -97,13 +95,6 @@ func NewSystem(c Config) (*System, error) {
 
 // Close gives back what the System itself holds. No address space must be left.
 func (y *System) Close() { y.frames.Unref(y.zero) }
-
-func (y *System) takeGather() *gather {
-	if g, ok := y.gathers.Get().(*gather); ok {
-		return g
-	}
-	return new(gather)
-}
 
 // SetOvercommit sets vm.overcommit_memory and vm.overcommit_ratio. The error is linux.EINVAL.
 func (y *System) SetOvercommit(mode, ratio int) error {

@@ -37,7 +37,8 @@ type tree struct {
 	child *tree   // of a fork: set by the issuer
 	onZap func(paging.Leaf)
 
-	views [maxHandles]func(*tree) // of goroutines that look at everything; each belongs to the owner of a handle
+	spareOut atomic.Pointer[gather]  // for the next operation that needs one
+	views    [maxHandles]func(*tree) // of goroutines that look at everything; each belongs to the owner of a handle
 }
 
 func newTree(sys *System, l Layout, lookup func(uint64) *binding) *tree {
@@ -53,7 +54,9 @@ func inUser(addr, n uint64) bool {
 
 func (t *tree) gather() *gather {
 	if t.out == nil {
-		t.out = t.sys.takeGather()
+		if t.out = t.spareOut.Swap(nil); t.out == nil {
+			t.out = new(gather)
+		}
 	}
 	return t.out
 }

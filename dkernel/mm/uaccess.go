@@ -169,7 +169,13 @@ func (s *Space) String(addr uint64, limit int) (string, error) {
 // Load32 loads the 32-bit word at addr, atomically with respect to programs on all CPUs. Errors of this and the next ones:
 // linux.EFAULT; linux.EINVAL if addr is not aligned.
 func (s *Space) Load32(addr uint64) (v uint32, err error) {
-	var k token
+	k := s.readers.enter()
+	if pa, a := s.tree.pt.Page(addr); a&canRead == canRead && addr%4 == 0 && addr < userTop {
+		v = atomic.LoadUint32(s.sys.frames.Word32(pa))
+		s.readers.leave(k)
+		return v, nil
+	}
+	s.readers.leave(k)
 	w, err := s.word32(addr, false, &k)
 	if err == nil {
 		v = atomic.LoadUint32(w)
@@ -191,7 +197,13 @@ func (s *Space) Store32(addr uint64, v uint32) error {
 
 // CompareAndSwap32 replaces old by v, and reports whether it did.
 func (s *Space) CompareAndSwap32(addr uint64, old, v uint32) (swapped bool, err error) {
-	var k token
+	k := s.readers.enter()
+	if pa, a := s.tree.pt.Page(addr); a&canWrite == canWrite && addr%4 == 0 && addr < userTop {
+		swapped = atomic.CompareAndSwapUint32(s.sys.frames.Word32(pa), old, v)
+		s.readers.leave(k)
+		return swapped, nil
+	}
+	s.readers.leave(k)
 	w, err := s.word32(addr, true, &k)
 	if err == nil {
 		swapped = atomic.CompareAndSwapUint32(w, old, v)
