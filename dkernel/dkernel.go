@@ -8,6 +8,9 @@ import (
 	"os"
 
 	"dinos/dkernel/ctl"
+	"dinos/dkernel/launch"
+	"dinos/dkernel/programs"
+	"dinos/dkernel/slices"
 	"dinos/kernel/join"
 	"dinos/kernel/machine"
 	"dinos/kernel/monitor"
@@ -34,11 +37,36 @@ func Run(m *machine.Machine) error {
 	if err != nil {
 		return err
 	}
+	l := launch.New()
+	l.Handle(n.Mux())
 	go func() { join.End(m.Name, n.Run(context.Background())) }()
+	go func() {
+		<-n.Ready()
+		if err := startPrograms(m, n, l); err != nil {
+			fmt.Printf("dinos %s: no programs can be run: %v\n", m.Name, err)
+		}
+	}()
 	if bench == "rpc" {
 		go benchmark(m, n)
 	}
 	return monitor.Run(m)
+}
+
+// startPrograms makes the kernel, now a member of the rack, able to run programs.
+func startPrograms(m *machine.Machine, n *ctl.Node, l *launch.Launcher) error {
+	rack := n.Peer().Rack()
+	memory, err := rack.Region.Bytes(0, rack.Region.Len())
+	if err != nil {
+		return err
+	}
+	complain := func(err error) { machine.Print(fmt.Sprintf("dinos %s: %v", m.Name, err)) }
+	p, err := programs.New(programs.Config{Machine: m, Memory: memory, Base: machine.Physical(memory),
+		Source: slices.New(n, rack, n.Self(), complain), Hostname: m.Name, Exited: l.Exited})
+	if err != nil {
+		return err
+	}
+	l.Serve(launch.Config{Kernel: p.Kernel, System: p.Procs, VFS: p.VFS, Home: uint16(n.Self()), Now: func() int64 { return int64(machine.Now()) }})
+	return nil
 }
 
 // benchmark serves "dinos bench rpc".

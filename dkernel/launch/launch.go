@@ -114,13 +114,17 @@ func (l *Launcher) forget(pid int32, r *run) {
 	l.mu.Unlock()
 }
 
+// wire is the number of a process in messages: unique in the rack, as each dkernel numbers its processes itself.
+func (l *Launcher) wire(pid int32) uint64 { return uint64(l.cfg.Home)<<32 | uint64(uint32(pid)) }
+
+// find returns the run with a number from a message.
 func (l *Launcher) find(pid uint64) (*run, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if r := l.runs[int32(pid)]; r != nil && pid <= 1<<30 {
+	if r := l.runs[int32(uint32(pid))]; r != nil && l.wire(r.t.PID()) == pid {
 		return r, nil
 	}
-	return nil, rpc.Errorf(proto.CodeNotFound, "no process %d was started from outside, or its status was asked for already", pid)
+	return nil, rpc.Errorf(proto.CodeNotFound, "no process %d of machine %d was started from outside, or its status was asked for already", uint32(pid), pid>>32)
 }
 
 // failed makes an error for the wire.
@@ -169,7 +173,7 @@ func (l *Launcher) run(s *rpc.Stream, q *proto.Run) error {
 		in, out, err = l.pipes(k, r)
 	}
 	if err == nil {
-		err = s.Accept(&proto.RunReply{PID: uint64(t.PID()), Home: l.cfg.Home})
+		err = s.Accept(&proto.RunReply{PID: l.wire(t.PID()), Home: l.cfg.Home})
 	}
 	if err == nil && r.attached != nil {
 		select {
@@ -350,7 +354,7 @@ func (l *Launcher) wait(q *rpc.Request, w *proto.WaitProcess, a *proto.WaitProce
 	select {
 	case <-r.done:
 		a.Status = int32(r.status)
-		l.forget(int32(w.PID), r)
+		l.forget(r.t.PID(), r)
 		return nil
 	case <-q.Done():
 		return q.Err()

@@ -23,6 +23,8 @@ import (
 	"dinos/dkernel/uio"
 	"dinos/dkernel/vdso"
 	"dinos/dkernel/vfs"
+	"dinos/dkernel/vfs/cpio"
+	"dinos/dkernel/vfs/devfs"
 	"dinos/dkernel/vfs/tmpfs"
 	"dinos/dkernel/wait"
 	"dinos/kernel/linux"
@@ -87,7 +89,7 @@ func New(c Config) (*Programs, error) {
 		Table:  sys.NewTable(),
 		Log:    machine.Print,
 		Random: machine.Random,
-		CPU:    func() (cpu, node uint32) { return uint32(machine.CPU()), 0 },
+		CPU:    func() (cpu, node uint32) { return machine.CPUHint(), 0 },
 		Memory: machine.Memory,
 		Load:   func() [3]uint64 { return [3]uint64{} },
 		Uptime: clock.Monotonic,
@@ -165,28 +167,33 @@ func (p *Programs) files(c Config, clock proc.Clock) error {
 	if err := p.VFS.MountRoot(p.root.FS, "rootfs", 0); err != nil {
 		return err
 	}
-	p.TTY = tty.New(tty.Config{Now: clock.Monotonic, Jobs: p.Procs.Jobs()})
+	dev := devfs.New(p.VFS, devfs.Config{Random: machine.Random, Log: machine.Print})
+	p.TTY = tty.New(tty.Config{Now: clock.Monotonic, Jobs: p.Procs.Jobs(), Added: dev.Pts.Add, Removed: dev.Pts.Remove})
 	p.TTY.Register(p.VFS)
 	pipe.Register(p.VFS)
 	k := p.Caller()
+	if err := p.unpack(k, c.Root, c.RootName); err != nil {
+		return err
+	}
 	for _, d := range [...]struct {
 		path string
 		mode uint32
-	}{{"/dev", 0o755}, {"/dev/shm", 0o1777}, {"/tmp", 0o1777}} {
-		if err := k.MkdirAt(linux.AT_FDCWD, d.path, d.mode); err != nil {
-			return err
+	}{{"/tmp", 0o1777}, {"/root", 0o700}, {"/run", 0o755}} {
+		if err := k.MkdirAt(linux.AT_FDCWD, d.path, d.mode); err != nil && err != linux.EEXIST {
+			return fmt.Errorf("%s: %w", d.path, err)
 		}
 	}
-	if err := k.MknodAt(linux.AT_FDCWD, "/dev/console", linux.S_IFCHR|0o600, vfs.MkDev(5, 1)); err != nil {
-		return err
-	}
-	return p.unpack(k, c.Root, c.RootName)
+	return dev.Mount(k, "/dev")
 }
 
 // unpack fills the root directory. What is no archive but a program becomes the file name.
 func (p *Programs) unpack(k *vfs.Caller, root []byte, name string) error {
-	if !bytes.HasPrefix(root, []byte("\x7fELF")) {
+	if len(root) == 0 {
 		return nil
+	}
+	if !bytes.HasPrefix(root, []byte("\x7fELF")) {
+		_, err := cpio.Unpack(p.VFS, p.root, root)
+		return err
 	}
 	if dir := path.Dir(name); dir != "/" {
 		if err := k.MkdirAt(linux.AT_FDCWD, dir, 0o755); err != nil && err != linux.EEXIST {

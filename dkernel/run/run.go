@@ -60,6 +60,10 @@ func (r *Runner) loop(t *proc.Thread) {
 				return
 			}
 		}
+		if t.RseqStale(machine.CPUHint()) {
+			t.Preempted()
+			continue
+		}
 		c.enter()
 		cpu.Enter(task.Mem.Root())
 		c.leave()

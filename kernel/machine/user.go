@@ -170,3 +170,6 @@ func userImageSize() int {
 	_, b, _, _ := x86.CPUID(13, 0) // for what XCR0 has now
 	return (int(b) + 63) &^ 63
 }
+
+// CPUHint is the CPU that the caller runs on, without a system call; by the time it looks it may be on another one.
+func CPUHint() uint32 { return uint32(trap.Self().ID) }

@@ -62,6 +62,9 @@ func pipes() (r, w int) {
 
 func get(fd int, b []byte) {
 	n, _, e := syscall.RawSyscall(syscall.SYS_READ, uintptr(fd), address(b), 1)
+	for e == syscall.EINTR {
+		n, _, e = syscall.RawSyscall(syscall.SYS_READ, uintptr(fd), address(b), 1)
+	}
 	check("read", e)
 	if n != 1 {
 		fail("read", unix.EIO)
@@ -126,6 +129,9 @@ func wakeRows() []row {
 				var evs [4]syscall.EpollEvent
 				for range n {
 					got, _, e := syscall.RawSyscall6(syscall.SYS_EPOLL_WAIT, uintptr(ep), eventAddress(&evs), 4, ^uintptr(0), 0, 0)
+					for e == syscall.EINTR { // the Go runtime wants its thread
+						got, _, e = syscall.RawSyscall6(syscall.SYS_EPOLL_WAIT, uintptr(ep), eventAddress(&evs), 4, ^uintptr(0), 0, 0)
+					}
 					check("epoll_wait", e)
 					if got != 1 {
 						fail("epoll_wait", unix.EIO)
