@@ -17,6 +17,10 @@ const (
 func exitStatus(err error) int {
 	var g *vm.GuestError
 	var c *control.Error
+	var p *programError
+	if errors.As(err, &p) {
+		return p.exit()
+	}
 	if errors.As(err, &g) || errors.As(err, &c) && c.Code == control.CodeGuest || errors.Is(err, errUnclean) {
 		return exitGuest
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -304,7 +305,27 @@ func TestDown(t *testing.T) {
 func TestPromptBatch(t *testing.T) {
 	base := newRun(t)
 	var killed []string
-	fakeLauncher(t, base, "r", map[string]control.Handler{"status": status, "kill": func(_ context.Context, s *control.Session) (any, error) {
+	fakeRun := func(_ context.Context, s *control.Session) (any, error) {
+		var p rack.Program
+		if err := s.Args(&p); err != nil {
+			return nil, err
+		}
+		if p.Path != "/usr/bin/wc" && p.Path != "/x" {
+			return nil, control.Errorf(control.CodeNotFound, "%s: no such file", p.Path)
+		}
+		s.Event("started", rack.Ended{PID: 5})
+		b, err := io.ReadAll(s.Channel(control.Stdin))
+		fmt.Fprintf(s.Channel(control.Stdout), "%d bytes %q %v\n", len(b), p.Args, p.Terminal)
+		fmt.Fprintf(s.Channel(control.Stderr), "diagnosis\n")
+		status := syscall.WaitStatus(0)
+		if p.Path == "/x" {
+			status = 9
+		} else if len(p.Args) > 1 {
+			status = 3 << 8
+		}
+		return rack.Ended{PID: 5, Status: status}, err
+	}
+	fakeLauncher(t, base, "r", map[string]control.Handler{"status": status, "run": fakeRun, "kill": func(_ context.Context, s *control.Session) (any, error) {
 		var a struct{ Kernel string }
 		err := s.Args(&a)
 		killed = append(killed, a.Kernel)
@@ -313,12 +334,25 @@ func TestPromptBatch(t *testing.T) {
 	out, err := dinos("status\n\n# a remark\nkill 'dkernel1' \"dkernel2\"\nfrobnicate x\nkill\nhelp\nhelp kill\nstatus --nonsense\nkill \"x\nexit\nkill dkernel3\n", "prompt")
 	require.ErrorContains(t, err, "4 commands failed")
 	require.Equal(t, []string{"dkernel1", "dkernel2"}, killed)
-	for _, want := range []string{"r> status\n", `rack "r" up`, `"frobnicate" is no command`, "requires at least 1 arg", "  add-dkernel  start one more", "unknown flag: --nonsense",
+	for _, want := range []string{"r> status\n", `rack "r" up`, `"frobnicate" is no command ('help' lists them), nor a program: frobnicate: there is none in /bin, /usr/bin`, "requires at least 1 arg", "  add-dkernel  start one more", "unknown flag: --nonsense",
 		`the quote " does not end`, "end a kernel's machine at once"} {
 		require.Contains(t, out, want)
 	}
 	require.NotContains(t, out, "--name", "which rack is no question here")
 	require.NotContains(t, out, "completion")
+	out, err = dinos("wc\nwc -l\n/x\nstatus", "prompt")
+	require.ErrorContains(t, err, "2 commands failed")
+	for _, want := range []string{`0 bytes ["wc"] false`, "diagnosis\n", `0 bytes ["wc" "-l"] false`, "dinos: the program ended with status 3\n",
+		"dinos: the program was ended by signal 9 (killed)\n", "dkernel2: killed"} {
+		require.Contains(t, out, want)
+	}
+	out, err = dinos("hello", "run", "wc", "--", "-l")
+	require.Equal(t, 3, exitStatus(err))
+	require.Equal(t, `5 bytes ["wc" "--" "-l"] false`+"\n", out)
+	_, err = dinos("", "run", "-t", "/x")
+	require.Equal(t, 128+9, exitStatus(err))
+	_, err = dinos("", "run", "/y")
+	require.ErrorContains(t, err, "/y: no such file")
 	out, err = dinos("status", "prompt")
 	require.NoError(t, err, "the last line needs no end")
 	require.Contains(t, out, "dkernel2: killed")

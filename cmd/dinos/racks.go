@@ -102,7 +102,7 @@ func newRackCmds(ref rackRef) []*cobra.Command {
 	} {
 		list = append(list, newKernelCmd(ref, k.name, k.short, k.do))
 	}
-	return append(list, newAddCmd(ref), newSchedCmd(ref), newDownCmd(ref))
+	return append(list, newAddCmd(ref), newRunCmd(ref), newSchedCmd(ref), newDownCmd(ref))
 }
 
 // newKernelCmd makes a command that does something with kernels of a running rack.

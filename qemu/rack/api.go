@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"syscall"
 	"time"
 
 	"dinos/qemu/rack/control"
@@ -24,6 +25,7 @@ const (
 	cmdAdd     = "add-dkernel" // → name
 	cmdEvents  = "events"      // eventsArgs; events "rack" until cancelled
 	cmdSched   = "sched"       // schedArgs → text
+	cmdRun     = "run"         // Program → Ended; see run.go
 	cmdHold    = "hold"        // until cancelled: then the rack ends
 	cmdDown    = "down"        // downArgs
 
@@ -81,6 +83,7 @@ func (r *Rack) handlers(down func(keep bool)) map[string]control.Handler {
 			}
 			return r.Status(ctx, a.Check), nil
 		},
+		cmdRun:    r.serveRun,
 		cmdSample: func(context.Context, *control.Session) (any, error) { return r.Sample(), nil },
 		cmdEvents: r.serveEvents,
 		cmdSched: func(ctx context.Context, s *control.Session) (any, error) {
@@ -169,6 +172,10 @@ func coded(err error) error {
 			code = control.CodeUnsupported
 		case proto.CodeNotFound:
 			code = control.CodeNotFound
+		case proto.CodeErrno:
+			if remote.Errno == uint32(syscall.ENOENT) {
+				code = control.CodeNotFound
+			}
 		}
 	}
 	return &control.Error{Code: code, Text: err.Error()}

@@ -57,6 +57,9 @@ type Config struct {
 	Accel       AccelMode     // AccelAuto
 	Ckernel     string        // path of the ckernel's image
 	Dkernel     string        // path of the dkernels' image
+	Initrd      string        // path of the dkernels' module; none
+	Share       string        // directory of this host that kernels may mount; none
+	ShareWrite  bool          // they may change it, as the user who runs the rack
 	Append      string        // more for the kernels' command lines
 	BootTimeout time.Duration // for all kernels to become members; DefaultBootTimeout
 	Keep        bool          // leave directory and memory when the rack ends, for those who want to look
@@ -156,6 +159,9 @@ func (c *Config) check() error {
 		} else if !st.Mode().IsRegular() {
 			return bad("image of the %s: %s is not a regular file", image[0], image[1])
 		}
+	}
+	if st, err := os.Stat(c.Share); c.Share != "" && (err != nil || !st.IsDir()) {
+		return bad("shared directory %s: it is none (%v)", c.Share, err)
 	}
 	if _, err := layout.Compute(c.layout()); err != nil {
 		return fmt.Errorf("%w: %w", ErrConfig, err)

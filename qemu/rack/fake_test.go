@@ -439,7 +439,61 @@ func newControl(k *fake) (*controlKernel, error) {
 		a.Text = append([]byte("because "), q.Requests...)
 		return nil
 	})
+	c.programs(m)
 	return c, nil
+}
+
+// fakePID is the process of all programs that run.
+const fakePID = 7
+
+// programs are what the fake rack can run: /bin/cat, which copies and ends with status 3, and says on its error output what it is told.
+func (c *controlKernel) programs(m *rpc.Mux) {
+	status, told := make(chan int32, 1), make(chan string, 10)
+	rpc.HandleStream(m, func(s *rpc.Stream, q *proto.Run) error {
+		if q.Path != "/bin/cat" {
+			return &rpc.RemoteError{Code: proto.CodeErrno, Errno: 2, Text: q.Path + ": no such file or directory"}
+		}
+		if err := s.Accept(&proto.RunReply{PID: fakePID, Home: 2}); err != nil {
+			return err
+		}
+		fmt.Fprintf(s, "%q in %q on %d\n", q.Args, q.Dir, q.Want.Machine)
+		_, err := io.Copy(s, s)
+		told <- ""
+		if err != nil {
+			status <- 1 // SIGHUP
+			return err
+		}
+		status <- 3 << 8
+		return s.CloseWrite()
+	})
+	rpc.HandleStream(m, func(s *rpc.Stream, q *proto.Stdio) error {
+		if err := s.Accept(&proto.StdioReply{}); err != nil {
+			return err
+		}
+		for text := range told {
+			if text == "" {
+				break
+			}
+			io.WriteString(s, text)
+		}
+		return s.CloseWrite()
+	})
+	rpc.Handle(m, rpc.Worker, func(r *rpc.Request, q *proto.WaitProcess, a *proto.WaitProcessReply) error {
+		select {
+		case a.Status = <-status:
+		case <-r.Done():
+			return r.Err()
+		}
+		return nil
+	})
+	rpc.Handle(m, rpc.Worker, func(_ *rpc.Request, q *proto.SignalProcess, _ *proto.Done) error {
+		told <- fmt.Sprintf("signal %d to %d\n", q.Signal, q.PID)
+		return nil
+	})
+	rpc.Handle(m, rpc.Inline, func(_ *rpc.Request, q *proto.Resize, _ *proto.Done) error {
+		told <- fmt.Sprintf("%d rows, %d columns\n", q.Rows, q.Columns)
+		return nil
+	})
 }
 
 // reclaim ends a membership; mu is held.

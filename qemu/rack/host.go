@@ -73,6 +73,9 @@ func (r *Rack) fence(q *proto.Fence) error {
 func (r *Rack) lifeOver(k *kernel, life uint64, reason string) {
 	if c, err := r.conn(k.peer); err == nil {
 		c.PeerDied(uint32(life))
+		if r.files != nil {
+			r.files.Drop(c, 0) // all that it had open
+		}
 	}
 	if k.peer == layout.Ckernel {
 		return

@@ -115,10 +115,10 @@ func (r *Rack) startMachine(k *kernel) (l life, err error) {
 	}
 	defer socket.Close()
 	device, extra := r.server.Devices(vm.FirstFile)
-	cfg := vm.Config{Name: k.name, Accel: &r.accel, CPUs: r.cfg.Cores, Memory: r.cfg.Memory, Image: r.cfg.Dkernel, Append: r.commandLine(k),
+	cfg := vm.Config{Name: k.name, Accel: &r.accel, CPUs: r.cfg.Cores, Memory: r.cfg.Memory, Image: r.cfg.Dkernel, Initrd: r.cfg.Initrd, Append: r.commandLine(k),
 		Devices: []string{device}, Extra: extra, Files: []*os.File{socket}, Output: k.log}
 	if k.peer == layout.Ckernel {
-		cfg.CPUs, cfg.Image = r.cfg.CkernelCore, r.cfg.Ckernel
+		cfg.CPUs, cfg.Image, cfg.Initrd = r.cfg.CkernelCore, r.cfg.Ckernel, ""
 	}
 	l.before, l.gone = k.block.Generation.Load(), make(chan struct{})
 	if l.m, err = r.cfg.start(cfg); err != nil {

@@ -42,7 +42,10 @@ func Spawn(ctx context.Context, exe string, args []string, cfg Config, progress 
 	}
 	cfg.Name, cfg.Base = full.Name, full.Base
 	// The launcher has another working directory.
-	for _, path := range []*string{&cfg.Ckernel, &cfg.Dkernel} {
+	for _, path := range []*string{&cfg.Ckernel, &cfg.Dkernel, &cfg.Initrd, &cfg.Share} {
+		if *path == "" {
+			continue
+		}
 		if *path, err = filepath.Abs(*path); err != nil {
 			return nil, err
 		}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"dinos/qemu/doorbell"
+	"dinos/qemu/hostfiles"
 	"dinos/qemu/rack/statedir"
 	"dinos/qemu/vm"
 	"dinos/shmem/layout"
@@ -51,7 +52,8 @@ type Rack struct {
 	peer    *peer.Peer
 	events  *events
 	started time.Time
-	beats   []beat // by peer
+	beats   []beat            // by peer
+	files   *hostfiles.Server // nil if nothing is shared
 
 	ctx        context.Context // ends with the rack
 	cancel     context.CancelFunc
@@ -159,6 +161,7 @@ func (r *Rack) join(mem region.Region) (err error) {
 		// That the other end has gone in the meantime is no news: its end is dealt with where it is seen.
 		Ring:   func(id, vector int) { _ = r.server.Ring(id, vector) },
 		OnTick: r.watchBeats,
+		OnPeer: r.newLife,
 		OnPanic: func(p int, v any, stack []byte) {
 			r.events.add(r.shared.PeerName(p), "a message of it made the launcher panic: %v\n%s", v, stack)
 		},
@@ -168,6 +171,12 @@ func (r *Rack) join(mem region.Region) (err error) {
 		return err
 	}
 	r.handle(r.peer.Mux())
+	if r.cfg.Share != "" {
+		if r.files, err = hostfiles.New(r.cfg.Share, !r.cfg.ShareWrite); err != nil {
+			return fmt.Errorf("shared directory: %w", err)
+		}
+		r.files.Handle(r.peer.Mux())
+	}
 	r.peer.SetState(layout.StateUp)
 	r.background.Go(func() {
 		if err := r.peer.Run(r.ctx); err != nil {
@@ -183,6 +192,18 @@ func (r *Rack) join(mem region.Region) (err error) {
 		}
 	})
 	return nil
+}
+
+// newLife closes what a former life of a kernel has left open. It is called with locks of package rpc held.
+func (r *Rack) newLife(p int, life uint32) {
+	if r.files == nil {
+		return
+	}
+	r.background.Go(func() {
+		if c, err := r.conn(p); err == nil {
+			r.files.Drop(c, life)
+		}
+	})
 }
 
 // conn is the connection to a kernel.
@@ -267,6 +288,9 @@ func (r *Rack) Close() {
 		}
 		if r.events != nil {
 			r.events.file.Close()
+		}
+		if r.files != nil {
+			r.files.Close()
 		}
 		if r.server != nil {
 			r.server.Close()

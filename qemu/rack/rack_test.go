@@ -359,6 +359,7 @@ func TestConfig(t *testing.T) {
 		"memory too small":             func(c *Config) { c.Shared = 4 << 20 },
 		"image of the dkernel":         func(c *Config) { c.Dkernel = "/none" },
 		"not a regular file":           func(c *Config) { c.Ckernel = "/" },
+		"shared directory /none":       func(c *Config) { c.Share = "/none" },
 		`accelerator "xen"`:            func(c *Config) { c.Accel = "xen" },
 		"boot timeout":                 func(c *Config) { c.BootTimeout = -1 },
 	} {
