@@ -77,6 +77,14 @@ func (p Path) Inode() *Inode {
 	return p.Dentry.inode
 }
 
+// MountID is the number of the mount, as mountinfo has it; 0 of a file without a path.
+func (p Path) MountID() uint64 {
+	if p.Mount == nil {
+		return 0
+	}
+	return p.Mount.id
+}
+
 // String is the path from the root of all mounts, for messages.
 func (p Path) String() string {
 	if p.Dentry == nil {
