@@ -246,6 +246,7 @@ func (c *Conn) spin(k *call, id uint64) bool {
 	// While the loop polls too, there is nothing to arm. Should it go to sleep meanwhile, it arms, and a doorbell is rung that
 	// nobody needs.
 	polling := !c.looping.Load()
+	c.at()
 	if polling {
 		c.enter()
 	}
@@ -282,7 +283,9 @@ func (c *Conn) spin(k *call, id uint64) bool {
 // enter says that a caller polls from here on: no doorbell is wanted.
 func (c *Conn) enter() {
 	c.pollers.Add(1)
+	c.at()
 	if c.armed.Load() {
+		c.at()
 		c.rxMu.Lock()
 		c.disarm()
 		c.rxMu.Unlock()
@@ -293,9 +296,15 @@ func (c *Conn) enter() {
 // the other. Arming and disarming for each of many calls in a row costs as much as the calls: then the loop is made to take
 // over for a while.
 func (c *Conn) leave() {
-	if c.pollers.Add(-1) > 0 || c.looping.Load() {
+	c.at()
+	if c.pollers.Add(-1) > 0 {
 		return
 	}
+	c.at()
+	if c.looping.Load() {
+		return
+	}
+	c.at()
 	c.rxMu.Lock()
 	for c.pollers.Load() == 0 && !c.looping.Load() && !c.arm() {
 		if !c.poll(pollBatch) && c.Err() != nil {

@@ -70,6 +70,7 @@ type Conn struct {
 	used  atomic.Uint32 // no slot from this one on was ever used
 
 	hint    atomic.Pointer[ring.Rx] // rx, for Changed
+	probe   func()                  // of the tests: between two steps of those that poll, arm and sleep
 	pollers atomic.Int32            // callers that poll
 	looping atomic.Bool             // the Loop polls
 
@@ -293,6 +294,13 @@ func (c *Conn) dropQueue(spare uint32) {
 		}
 	}
 	c.queue = kept
+}
+
+// at marks a step.
+func (c *Conn) at() {
+	if c.probe != nil {
+		c.probe()
+	}
 }
 
 // troubled reports whether alive needs to be asked.

@@ -175,6 +175,7 @@ func (l *Loop) visit(c *Conn) bool {
 	if !c.adopted {
 		c.adopted = true
 		c.looping.Store(true)
+		c.at()
 		c.disarm()
 	}
 	busy := c.poll(pollBatch)
@@ -209,6 +210,7 @@ func (l *Loop) armAll(conns []*Conn) bool {
 		c.rxMu.Lock()
 		c.adopted, c.eager = false, 0
 		c.looping.Store(false)
+		c.at()
 		// A caller that polls arms when it is the last one; see Conn.leave.
 		if c.pollers.Load() == 0 && !c.arm() {
 			quiet = false
@@ -225,6 +227,9 @@ func (l *Loop) sleep(conns []*Conn) {
 	now := l.clock.Now()
 	// A sleep has an end: a flag in shared memory that somebody broke must not make it the last one.
 	next := min(l.expire(conns, now), now+int64(MaxNap))
+	for _, c := range conns {
+		c.at()
+	}
 	l.until.Store(next)
 	// A caller that came before the store has not seen it.
 	if l.expire(conns, now) >= next {

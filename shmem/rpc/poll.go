@@ -100,10 +100,10 @@ func (c *Conn) repair() bool {
 
 // arm says that nobody polls. False means that there is something to receive. rxMu is held.
 func (c *Conn) arm() bool {
-	if !c.armed.Load() {
-		c.armed.Store(c.rx.Arm())
-	}
-	return c.armed.Load() || c.Err() != nil
+	// Even if it is armed: a caller that came just then has polled nevertheless, and the sender may have taken the flag down.
+	ok := c.rx.Arm()
+	c.armed.Store(ok)
+	return ok || c.Err() != nil
 }
 
 // disarm says that somebody polls. rxMu is held.
