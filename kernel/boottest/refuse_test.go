@@ -20,7 +20,9 @@ const deadline = 90 * time.Second
 // end boots cfg, waits for the machine to end by itself and returns how it did, with everything it printed.
 func end(t *testing.T, cfg vm.Config) (console string, err error) {
 	t.Helper()
-	cfg.Image = testImage(t)
+	if cfg.Image == "" {
+		cfg.Image = testImage(t)
+	}
 	if cfg.Memory == 0 {
 		cfg.Memory = 128 << 20
 	}
