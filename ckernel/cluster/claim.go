@@ -57,12 +57,12 @@ func (c *Cluster) claimed(peer int, n grant.Name) uint64 {
 		c.holder[n.Unit] = peer
 	}
 	h, ok := c.holder[n.Unit]
-	if e.State != grant.Held || e.Grant != n.Grant || !ok || h != peer && h != nobody && e.Owner.Peer != peer {
+	if !c.current(n, e) || !ok || h != peer && h != nobody && h != shared && e.Owner.Peer != peer {
 		return 0
 	}
 	c.holder[n.Unit] = peer
 	m.claim[n.Unit] = true
-	return n.Grant
+	return e.Grant
 }
 
 // orphan takes back a unit that was granted, but of which nobody was ever told.

@@ -51,6 +51,8 @@ type Table interface {
 	Reclaim(peer int, generation uint64) ([]grant.Unit, error)
 	ReclaimProcess(process uint64) ([]grant.Unit, error)
 	Settle(u grant.Unit, o grant.Owner) (grant.Name, error)
+	Transfer(n grant.Name, to grant.Owner) (grant.Name, error)
+	Inherited(u grant.Unit) bool
 	Entry(u grant.Unit) (grant.Entry, error)
 	All() iter.Seq2[grant.Unit, grant.Entry]
 	Counts() grant.Counts
@@ -151,10 +153,11 @@ type Cluster struct {
 	epoch   uint64
 	now     int64
 	started bool
-	members []member           // by peer; 0 is not used
-	holder  map[grant.Unit]int // of all held units: a peer; nobody, if the holder is not known
-	unheard int                // recovered members that have not claimed yet
-	home    map[uint64]int     // by process
+	members []member              // by peer; 0 is not used
+	holder  map[grant.Unit]int    // of all held units: a peer; nobody, if it is not known; shared
+	moved   map[grant.Name]uint64 // grants that were transferred: by the old name the new grant
+	unheard int                   // recovered members that have not claimed yet
+	home    map[uint64]int        // by process
 	waits   []wait
 	zeroing int
 	logs    []logUse
@@ -189,7 +192,7 @@ func New(cfg Config) (*Cluster, error) {
 	case t.Beat < 0 || t.Dead < 2*t.Beat || t.Rings < 2*t.Beat:
 		return nil, fmt.Errorf("cluster: beat %v, dead %v, rings %v: want silence to be at least two beats", t.Beat, t.Dead, t.Rings)
 	}
-	return &Cluster{cfg: cfg, epoch: cfg.Epoch, members: make([]member, cfg.Machines), holder: map[grant.Unit]int{},
+	return &Cluster{cfg: cfg, epoch: cfg.Epoch, members: make([]member, cfg.Machines), holder: map[grant.Unit]int{}, moved: map[grant.Name]uint64{},
 		home: map[uint64]int{}, logs: make([]logUse, cfg.Logs.Count())}, nil
 }
 

@@ -25,6 +25,9 @@
 // scheduler does not know: it makes the machine smaller by so much. Slices come from a pool that all machines share, so a machine's capacity
 // is what processes hold there and all that is free.
 //
+// The slices of a process may be mapped wherever it runs. So when a machine is gone, those that a process had there go to another part of
+// it, if there is one, and are not zeroed; cores and the kernel's own slices are taken back.
+//
 // A request for slices that are still to be zeroed waits for that, in the order of arrival. Slices that were given back are zeroed by the
 // shell, a few at a time.
 //

@@ -112,6 +112,7 @@ func (e Over) step(c *Cluster) {
 func (c *Cluster) gone(peer int) {
 	m := &c.members[peer]
 	gen := m.info.Generation
+	more := c.bequeath(peer, gen)
 	held, err := c.reclaim(peer, gen)
 	if err != nil {
 		c.logf("grant table: %v", err)
@@ -122,6 +123,7 @@ func (c *Cluster) gone(peer int) {
 	if err != nil {
 		c.logf("scheduler: %v", err)
 	}
+	c.rebookHeirs(more)
 	c.do(Evict{peer, gen, true})
 	for p, h := range c.home {
 		if h == peer {
@@ -141,7 +143,7 @@ func (c *Cluster) reclaim(peer int, gen uint64) (int, error) {
 		return err
 	})
 	for _, u := range held {
-		delete(c.holder, u)
+		c.unhold(u)
 	}
 	for u, h := range c.holder {
 		if h == peer { // it asked for a unit of another machine, whose kernel answers for it now
@@ -289,13 +291,9 @@ func (c *Cluster) present() []proto.Member {
 	return list
 }
 
-// leave serves Leave: the member has given back all it had.
+// leave serves Leave: nothing runs on the member any more, and what it still has is taken back.
 func (c *Cluster) leave(r *Request, q *proto.Leave) {
 	m := &c.members[r.From]
-	if k, p := m.kernel, m.process; k != (units{}) || p != (units{}) {
-		c.refuse(r, proto.CodeConflict, "%d cores and %d slices are still held at %s: release them first", k.cores+p.cores, k.slices+p.slices, name(r.From))
-		return
-	}
 	gen := m.info.Generation
 	c.heard(r.From)
 	m.status, m.reason = dead, cut("left: "+q.Reason, proto.MaxText) // no way back, should the next step fail

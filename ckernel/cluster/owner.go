@@ -256,7 +256,7 @@ func (c *Cluster) let(names []grant.Name, o grant.Owner) error {
 	})
 	back := sched.Grant{Dkernel: uint32(o.Peer), Generation: o.Generation}
 	for _, n := range names[:done] {
-		delete(c.holder, n.Unit)
+		c.unhold(n.Unit)
 		c.count(n.Unit, o, -1)
 		if n.Unit.Core {
 			back.Cores++
@@ -283,7 +283,7 @@ func (c *Cluster) release(r *Request, names []grant.Name) {
 		case err != nil:
 			c.fail(r, err)
 			return
-		case e.State != grant.Held || e.Grant != n.Grant || e.Owner.Peer != r.From && c.holder[n.Unit] != r.From:
+		case !c.current(n, e) || e.Owner.Peer != r.From && c.holder[n.Unit] != r.From:
 			c.refuse(r, proto.CodeDenied, "%v is not held by %s, the table says %v by %v (grant %#x)", n, name(r.From), e.State, e.Owner, e.Grant)
 			return
 		case seen[n.Unit]:
@@ -291,6 +291,7 @@ func (c *Cluster) release(r *Request, names []grant.Name) {
 			return
 		}
 		seen[n.Unit] = true
+		n.Grant = e.Grant
 		if by[e.Owner] == nil {
 			owners = append(owners, e.Owner)
 		}
@@ -323,7 +324,7 @@ func (c *Cluster) exitProcess(r *Request, q *proto.ExitProcess) {
 		return err
 	})
 	for _, u := range units {
-		delete(c.holder, u)
+		c.unhold(u)
 	}
 	c.recount()
 	if err != nil {

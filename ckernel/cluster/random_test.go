@@ -257,7 +257,11 @@ func (r *chaos) event(e Event) (granted bool) {
 			continue
 		}
 		was := before[u]
-		if was.State == grant.Held && (en.State != grant.Held || en.Grant != was.Grant) {
+		if was.State == grant.Held && en.State == grant.Held && en.Grant != was.Grant {
+			require.True(r.t, was.Owner.Process != 0 && en.Owner.Process == was.Owner.Process && en.Owner.Peer != was.Owner.Peer, "%v: %v, %v", u, was, en)
+			continue // its process has it still
+		}
+		if was.State == grant.Held && en.State != grant.Held {
 			r.dirty[u.Index] = true
 		}
 		if en.State == grant.Held || en.State == grant.Free {

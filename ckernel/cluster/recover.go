@@ -29,14 +29,27 @@ func (e Start) step(c *Cluster) {
 			owner[p] = max(owner[p], en.Owner.Generation)
 		}
 	}
+	past := make([]uint64, len(c.members)) // lives up to these are over
 	for _, b := range e.Blocks {
 		if b.Peer >= 1 && b.Peer < len(c.members) {
-			c.recoverMember(b, owner[b.Peer])
+			past[b.Peer] = c.recoverMember(b, owner[b.Peer])
 		}
 	}
 	for u, en := range c.cfg.Table.All() {
-		if en.State == grant.Held {
+		switch {
+		case en.State == grant.Held && c.cfg.Table.Inherited(u):
+			c.holder[u] = shared
+		case en.State == grant.Held:
 			c.holder[u] = nobody
+		}
+	}
+	for peer, gen := range past {
+		if gen == 0 {
+			continue
+		}
+		c.bequeath(peer, gen)
+		if _, err := c.reclaim(peer, gen); err != nil {
+			c.logf("grant table: %v", err)
 		}
 	}
 	c.recount()
@@ -54,19 +67,16 @@ func (e Start) step(c *Cluster) {
 	}
 }
 
-// recoverMember decides what a machine is. owner is the last life that the table of grants knows, 0 if it knows none.
-func (c *Cluster) recoverMember(b Block, owner uint64) {
+// recoverMember decides what a machine is. owner is the last life that the table of grants knows, 0 if it knows none. past is the last life
+// that has something and is certainly over, 0 for none.
+func (c *Cluster) recoverMember(b Block, owner uint64) (past uint64) {
 	m := &c.members[b.Peer]
 	gen := b.Generation
 	if gen >= maxGeneration {
 		gen = owner // damaged: its machine, if it lives, puts that right
 	}
 	if gen > owner && owner != 0 {
-		// A new life begins only when the former is over.
-		if _, err := c.reclaim(b.Peer, gen-1); err != nil {
-			c.logf("grant table: %v", err)
-		}
-		owner = 0
+		past, owner = gen-1, 0 // a new life begins only when the former is over
 	}
 	gen = max(gen, owner)
 	m.info = proto.Member{Generation: gen, Cores: uint16(min(b.Cores, layout.MaxCores)), Memory: b.Memory}
@@ -77,11 +87,11 @@ func (c *Cluster) recoverMember(b Block, owner uint64) {
 	fenced := gen <= b.Fence
 	switch {
 	case gen == 0, fenced && owner == 0:
-		return
+		return past
 	case owner == 0 && b.State != layout.StateUp && b.State != layout.StateLeaving:
 		// It has not registered yet, or has ended. What it owns is nothing, and it may register still.
 		m.info.Generation = gen - 1
-		return
+		return past
 	case fenced, b.State == layout.StateDown, b.State == layout.StateEmpty:
 		m.status, m.reason = dead, "it was fenced before the ckernel was restarted"
 		if !fenced {
@@ -98,6 +108,7 @@ func (c *Cluster) recoverMember(b Block, owner uint64) {
 		c.logf("scheduler: %v", err)
 	}
 	c.logf("%s generation %d: %s", name(b.Peer), gen, cmp.Or(m.reason, fmt.Sprintf("found, with %d cores", m.info.Cores)))
+	return past
 }
 
 // tableCores is how many cores of a machine the table knows. The machine block says it, too, but may be damaged.

@@ -39,9 +39,6 @@ type Rack struct {
 	K    *layout.Rack
 	Host *peer.Peer
 
-	// Fenced is called when the host tool has ended a life that the ckernel wants ended.
-	Fenced func(peer int, generation uint64)
-
 	mu       sync.Mutex
 	bells    []func() // by ivshmem id, which is the peer number here
 	machines []*Machine
@@ -173,11 +170,8 @@ func (r *Rack) startHost() {
 		if int(q.Peer) >= r.K.Config.Machines {
 			return rpc.Errorf(proto.CodeNotFound, "no machine %d", q.Peer)
 		}
-		if r.K.Config.Machines > int(q.Peer) && p.Block(int(q.Peer)).Generation.Load() <= q.Generation {
+		if p.Block(int(q.Peer)).Generation.Load() <= q.Generation {
 			r.end(int(q.Peer), q.Generation)
-		}
-		if r.Fenced != nil {
-			r.Fenced(int(q.Peer), q.Generation)
 		}
 		return nil
 	})
@@ -292,8 +286,9 @@ func (m *Machine) Resume() {
 	}
 }
 
-// Stop ends a machine in order, and waits for that.
+// Stop ends a machine in order, and waits for that. One that hangs is resumed: it could not hear of it.
 func (m *Machine) Stop() error {
+	m.Resume()
 	m.cancel()
 	<-m.Done
 	m.quiet()

@@ -2,6 +2,7 @@ package serve
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"dinos/nr"
@@ -115,7 +116,7 @@ func (s *Server) evictAll(e eviction) {
 			case ok && (peer != e.peer || int32(gen-uint32(e.gen)) > 0):
 			case ok:
 				err = a.Evict(m.ID, e.certain)
-			case m.State != oplog.Evicted && contains(e.unowned, replica{i, m.ID}):
+			case m.State != oplog.Evicted && slices.Contains(e.unowned, replica{i, m.ID}):
 				// It was there before and nobody has claimed it since: its machine died between the two. If not, it hears of it.
 				err = a.Evict(m.ID, false)
 			case m.State != oplog.Evicted:
@@ -136,15 +137,6 @@ func (s *Server) evictAll(e eviction) {
 		e.unowned = unowned
 		s.later(e, ownerPause)
 	}
-}
-
-func contains(list []replica, r replica) bool {
-	for _, x := range list {
-		if x == r {
-			return true
-		}
-	}
-	return false
 }
 
 // logPositions serves LogPositions.

@@ -35,14 +35,13 @@ import (
 
 // Config is a control kernel.
 type Config struct {
-	Peer      peer.Config    // Self, Kind, OnTick are New's
-	Policy    string         // of the scheduler, one that ships; "" is the default
-	Seed      uint64         // of the scheduler's choices
-	Budget    solve.Budget   // of its rounds; zero is sched.DefaultBudget
-	Timing    cluster.Timing // zero fields are the defaults
-	LogLines  int            // that are kept of all kernels; 0 is DefaultLogLines
-	Zeroed    bool           // all slices of a new rack are known to be zero; the host tool says so by peer.MarkZero, too
-	placement cluster.Placement
+	Peer     peer.Config    // Self, Kind, OnTick are New's
+	Policy   string         // of the scheduler, one that ships; "" is the default
+	Seed     uint64         // of the scheduler's choices
+	Budget   solve.Budget   // of its rounds; zero is sched.DefaultBudget
+	Timing   cluster.Timing // zero fields are the defaults
+	LogLines int            // that are kept of all kernels; 0 is DefaultLogLines
+	Zeroed   bool           // all slices of a new rack are known to be zero; the host tool says so by peer.MarkZero, too
 }
 
 // Server is a life of the control kernel.
@@ -52,7 +51,6 @@ type Server struct {
 	rack    *layout.Rack
 	dir     logdir.Dir
 	journal *journal
-	sched   *sched.Scheduler // nil in tests that place otherwise
 
 	// offset is what to add to this machine's time stamp counter to get the rack's, known once that is decided.
 	offset  atomic.Int64
@@ -182,11 +180,9 @@ func (s *Server) start() error {
 	if err != nil {
 		return fmt.Errorf("serve: grant table: %w", err)
 	}
-	place := s.cfg.placement
-	if place == nil {
-		if place, err = s.newScheduler(); err != nil {
-			return err
-		}
+	place, err := s.newScheduler()
+	if err != nil {
+		return err
 	}
 	b := s.peer.Block(layout.Ckernel)
 	s.table = table
@@ -245,7 +241,6 @@ func (s *Server) newScheduler() (cluster.Placement, error) {
 			return nil, err
 		}
 	}
-	s.sched = c
 	return c, nil
 }
 

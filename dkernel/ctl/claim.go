@@ -80,7 +80,6 @@ func (n *Node) claim(ctx context.Context) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.held, n.owe = held, false
-	n.claims++
 	return nil
 }
 
@@ -106,9 +105,6 @@ func (n *Node) leave(reason string) error {
 	for {
 		err := n.settle(ctx) // nothing is claimed, so all is released that was asked for by this node
 		if err == nil {
-			err = n.releaseOthers(ctx)
-		}
-		if err == nil {
 			n.gone.Store(true)
 			err = n.call(ctx, &proto.Leave{Reason: reason}, &proto.Done{}, callTimeout)
 		}
@@ -118,7 +114,7 @@ func (n *Node) leave(reason string) error {
 			return nil
 		case ctx.Err() != nil:
 			return nil // the ckernel is not there
-		case errors.As(err, &remote) && remote.Code != proto.CodeConflict && !errors.Is(err, errUnknownFate):
+		case !errors.Is(err, errUnknownFate):
 			return fmt.Errorf("ctl: leaving the rack: %w", err)
 		}
 		if n.rest(ctx, 5*time.Millisecond, err) != nil {
@@ -128,23 +124,4 @@ func (n *Node) leave(reason string) error {
 		n.owe = true
 		n.mu.Unlock()
 	}
-}
-
-// releaseOthers releases what processes on this machine were granted at the request of other kernels.
-func (n *Node) releaseOthers(ctx context.Context) error {
-	r, err := n.grants()
-	if err != nil {
-		return nil // there is no table, so nothing is held
-	}
-	names, _ := r.Owned(grant.Owner{Peer: n.Self(), Generation: n.Generation()}) // what cannot be read the ckernel puts right
-	for _, k := range names {
-		var q proto.Request = &proto.ReleaseSlices{Slices: []proto.Slice{{Slice: k.Unit.Index, Grant: k.Grant}}}
-		if k.Unit.Core {
-			q = &proto.ReleaseCores{Cores: []proto.Core{{Machine: uint16(k.Unit.Machine), Core: uint16(k.Unit.Index), Grant: k.Grant}}}
-		}
-		if err := n.call(ctx, q, &proto.Done{}, callTimeout); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -40,7 +40,7 @@ const (
 	registerPause   = 20 * time.Millisecond // between two tries
 	registerTimeout = 250 * time.Millisecond
 	heartbeatBeats  = 2 // beats between two heartbeats through the rings
-	heartbeatLimit  = 500 * time.Millisecond
+	heartbeatLimit  = 250 * time.Millisecond
 	leaveWithin     = 3 * time.Second
 	events          = 256 // membership changes that may wait for Config.OnMember
 )
@@ -84,6 +84,7 @@ type Node struct {
 	cancel   context.CancelCauseFunc
 	ready    chan struct{} // closed once this kernel is a member
 	renew    chan struct{} // has a value if the ckernel must be registered with again
+	missed   chan struct{} // has a value if changes of the membership were missed
 	ask      chan shutdown // the wish to end
 	news     chan change
 	once     sync.Once
@@ -115,7 +116,7 @@ type change struct {
 
 // New takes the machine block.
 func New(cfg Config) (*Node, error) {
-	n := &Node{ready: make(chan struct{}), renew: make(chan struct{}, 1), ask: make(chan shutdown, 1), news: make(chan change, events),
+	n := &Node{ready: make(chan struct{}), renew: make(chan struct{}, 1), missed: make(chan struct{}, 1), ask: make(chan shutdown, 1), news: make(chan change, events),
 		joined: make(chan struct{}), members: map[int]proto.Member{}, held: map[grant.Unit]uint64{}}
 	n.ctx, n.cancel = context.WithCancelCause(context.Background())
 	cfg.Peer.Kind = 'd'
@@ -193,6 +194,7 @@ func (n *Node) Run(ctx context.Context) error {
 		served <- err
 	})
 	wg.Go(n.attend)
+	wg.Go(n.pulse)
 	wg.Go(n.tell)
 	defer end()
 	var q shutdown
@@ -239,7 +241,8 @@ func (n *Node) again() {
 	}
 }
 
-// attend keeps this kernel a member: registers, beats through the rings, registers again with each ckernel.
+// attend keeps this kernel a member: registers, with each ckernel again, and claims what it owes. It may wait for requests under way, so
+// it does not beat.
 func (n *Node) attend() {
 	t := time.NewTicker(heartbeatBeats * n.peer.Beat())
 	defer t.Stop()
@@ -255,9 +258,26 @@ func (n *Node) attend() {
 			return
 		case <-n.renew:
 			n.lost()
+		case <-n.missed:
+			n.refresh()
 		case <-t.C:
-			n.beat()
 			n.claimOwed()
+		}
+	}
+}
+
+// pulse beats through the rings.
+func (n *Node) pulse() {
+	t := time.NewTicker(heartbeatBeats * n.peer.Beat())
+	defer t.Stop()
+	for {
+		select {
+		case <-n.ctx.Done():
+			return
+		case <-t.C:
+			if n.isMember() {
+				n.beat()
+			}
 		}
 	}
 }
@@ -369,7 +389,10 @@ func (n *Node) beat() {
 			n.clock.sample(delta, half)
 		}
 		if a.Epoch != epoch {
-			n.refresh(c)
+			select {
+			case n.missed <- struct{}{}:
+			default:
+			}
 		}
 	}
 }

@@ -226,9 +226,10 @@ func (n *Node) forget(names []grant.Name) (known []grant.Name) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, k := range names {
-		if g, ok := n.held[k.Unit]; ok && g == k.Grant {
+		// The caller's name may be older: that of a slice changes when its machine goes and it comes to another.
+		if g, ok := n.held[k.Unit]; ok && (grant.Entry{State: grant.Held, Grant: g}).Same(k) {
 			delete(n.held, k.Unit)
-			known = append(known, k)
+			known = append(known, grant.Name{Unit: k.Unit, Grant: g})
 		}
 	}
 	return known

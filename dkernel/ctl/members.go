@@ -38,6 +38,7 @@ func (n *Node) takeMembers(epoch uint64, list []proto.Member) {
 		if m, ok := now[i]; !ok || m.Generation != old.Generation {
 			old.State = uint8(layout.StateDown)
 			n.bury(old)
+			n.owe = true
 			n.push(change{old, "gone when this kernel looked again"})
 		}
 	}
@@ -101,15 +102,16 @@ func (n *Node) membership(r *rpc.Request, q *proto.Membership, _ *proto.Done) er
 	case ok && old.Generation <= q.Member.Generation:
 		delete(n.members, i)
 		n.bury(old)
+		n.owe = true // slices of processes there have come to other machines, and got new names
 	}
 	n.push(change{q.Member, q.Reason})
 	return nil
 }
 
 // refresh asks who is a member: changes were missed.
-func (n *Node) refresh(c *rpc.Conn) {
+func (n *Node) refresh() {
 	var a proto.TopologyReply
-	if err := c.Call(n.ctx, &proto.Topology{}, &a, heartbeatLimit); err != nil {
+	if err := n.call(n.ctx, &proto.Topology{}, &a, callTimeout); err != nil {
 		return // the next heartbeat sees the same
 	}
 	n.mu.Lock()

@@ -15,6 +15,13 @@
 // The words of the own block that only this machine writes are stored again if somebody has broken them. A successor that
 // took the block is told from damage by a check word (mailbox word 1), and ends this life with [ErrReplaced].
 //
+// Words of the mailbox of a machine block that this package uses:
+//
+//	0  peers that are asked to make the rings between them and this machine anew, a bit each; set here, cleared by the peer
+//	1  check of the generation; by the machine
+//	2  of the ckernel: the rack's generation if its slices are known to be zero; by the host tool, taken by the ckernel
+//	3  check of the fence; by the ckernel
+//
 // # Mending
 //
 // A connection that found its rings corrupt is of no more use (rpc.ErrCorrupt) until the rings are made anew. Of two peers the

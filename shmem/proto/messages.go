@@ -56,7 +56,7 @@ func (m *RegisterReply) code(c *codec) {
 	list(c, &m.Members, MaxList, (*codec).member)
 }
 
-// Leave ends a membership in order, after everything was given back.
+// Leave ends a membership in order: nothing runs on the machine any more. What it still has is taken back.
 type Leave struct{ Reason string }
 
 func (m *Leave) code(c *codec) { c.str(&m.Reason, MaxText) }
