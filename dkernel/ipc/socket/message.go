@@ -120,8 +120,10 @@ func (m *Message) header(c *vfs.Caller, addr uint64) (h [hdrSize]byte, err error
 		m.raw, m.vecs = make([]byte, n*iovSize), make([]uio.Vec, n)
 	}
 	raw, vecs := m.raw[:n*iovSize], m.vecs[:n]
-	if _, err = c.Mem.CopyIn(raw, le.Uint64(h[hdrIov:])); err != nil {
-		return h, err
+	if n > 0 {
+		if _, err = c.Mem.CopyIn(raw, le.Uint64(h[hdrIov:])); err != nil {
+			return h, err
+		}
 	}
 	for i := range vecs {
 		vecs[i] = uio.Vec{Base: le.Uint64(raw[i*iovSize:]), Len: le.Uint64(raw[i*iovSize+8:])}
@@ -211,8 +213,10 @@ func (m *Message) reply(c *vfs.Caller, addr uint64, h [hdrSize]byte, control uin
 			return err
 		}
 	}
-	if _, err := c.Mem.CopyOut(control, m.Control); err != nil {
-		return err
+	if len(m.Control) > 0 {
+		if _, err := c.Mem.CopyOut(control, m.Control); err != nil {
+			return err
+		}
 	}
 	var b [8]byte
 	le.PutUint64(b[:], uint64(len(m.Control)))

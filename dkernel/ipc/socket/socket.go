@@ -111,7 +111,9 @@ func (m *Message) Free() {
 }
 
 // Nonblock tells whether the operation may not block.
-func (m *Message) Nonblock(d *vfs.Description) bool { return m.Flags&linux.MSG_DONTWAIT != 0 || d.Nonblock() }
+func (m *Message) Nonblock(d *vfs.Description) bool {
+	return m.Flags&linux.MSG_DONTWAIT != 0 || d.Nonblock()
+}
 
 // of returns the socket of a descriptor.
 func of(c *vfs.Caller, fd int) (vfs.Ref, Socket, error) {
