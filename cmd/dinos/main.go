@@ -25,7 +25,7 @@ func run(args []string, in io.Reader, out io.Writer) error {
 		SilenceErrors: true, // main prints them
 		SilenceUsage:  true, // a failed boot is not a wrong command line
 	}
-	root.AddCommand(newBenchCmd(), newBootCmd(), newBuildCmd(), newGDBCmd(), newImageCmd(), newVersionCmd())
+	root.AddCommand(newBenchCmd(), newBootCmd(), newBuildCmd(), newGDBCmd(), newImageCmd(), newSyscallsCmd(), newVersionCmd())
 	root.AddCommand(newUpCmd(), newPromptCmd(), newRacksCmd(), newLauncherCmd())
 	root.AddCommand(newRackCmds(rackRef{})...)
 	root.SetArgs(args)

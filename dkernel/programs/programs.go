@@ -13,7 +13,9 @@ import (
 	"dinos/dkernel/frame"
 	"dinos/dkernel/ipc/event"
 	"dinos/dkernel/ipc/pipe"
+	"dinos/dkernel/ipc/socket"
 	"dinos/dkernel/ipc/tty"
+	"dinos/dkernel/ipc/unix"
 	"dinos/dkernel/loader"
 	"dinos/dkernel/mm"
 	"dinos/dkernel/proc"
@@ -25,6 +27,7 @@ import (
 	"dinos/dkernel/vfs"
 	"dinos/dkernel/vfs/cpio"
 	"dinos/dkernel/vfs/devfs"
+	"dinos/dkernel/vfs/procfs"
 	"dinos/dkernel/vfs/tmpfs"
 	"dinos/dkernel/wait"
 	"dinos/kernel/linux"
@@ -86,20 +89,22 @@ func New(c Config) (*Programs, error) {
 	clock := proc.NewClock(func() int64 { return int64(machine.Now()) }, func() int64 { return time.Now().UnixNano() })
 	runner := &run.Runner{}
 	p.Kernel = &sys.Kernel{
-		Table:  sys.NewTable(),
-		Log:    machine.Print,
-		Random: machine.Random,
-		CPU:    func() (cpu, node uint32) { return machine.CPUHint(), 0 },
-		Memory: machine.Memory,
-		Load:   func() [3]uint64 { return [3]uint64{} },
-		Uptime: clock.Monotonic,
-		Clocks: &event.Clocks{Monotonic: clock.Monotonic, Realtime: clock.Realtime},
+		Table:   sys.NewTable(),
+		Log:     machine.Print,
+		Random:  machine.Random,
+		CPU:     func() (cpu, node uint32) { return machine.CPUHint(), 0 },
+		Memory:  machine.Memory,
+		Load:    func() [3]uint64 { return [3]uint64{} },
+		Uptime:  clock.Monotonic,
+		Sockets: socket.New(),
+		Clocks:  &event.Clocks{Monotonic: clock.Monotonic, Realtime: clock.Realtime},
 		Exec: sys.Exec{MM: p.MM, Loader: ld, Types: map[string]vfs.FSMaker{"tmpfs": tmpfs.Maker(int64(len(c.Memory)))},
 			Explain: func(t *proc.Thread, err error) { machine.Print(fmt.Sprintf("dinos: %v", err)) }},
 	}
 	if c.Trace {
 		p.Kernel.Trace = func(t *proc.Thread, line []byte) { machine.Print(fmt.Sprintf("[%d] %s", t.TID(), line)) }
 	}
+	p.Kernel.Sockets.Register(linux.AF_UNIX, unix.New(clock.Monotonic))
 	runner.Kernel = p.Kernel
 	runner.OutOfMemory = func(t *proc.Thread) {
 		machine.Print(fmt.Sprintf("dinos: out of memory: killing process %d (%s)", t.PID(), t.Name()))
@@ -183,7 +188,28 @@ func (p *Programs) files(c Config, clock proc.Clock) error {
 			return fmt.Errorf("%s: %w", d.path, err)
 		}
 	}
-	return dev.Mount(k, "/dev")
+	if err := dev.Mount(k, "/dev"); err != nil {
+		return err
+	}
+	n := c.Machine.MADT.Enabled()
+	cpus := make([]int, n)
+	for i := range cpus {
+		cpus[i] = i
+	}
+	sysfs := procfs.NewSys(p.VFS, func() []int { return cpus }, n)
+	return p.mount(k, sysfs, "/sys", "sysfs")
+}
+
+// mount mounts a file system at a directory that is made for it.
+func (p *Programs) mount(k *vfs.Caller, f *vfs.FS, dir, kind string) error {
+	if err := k.MkdirAt(linux.AT_FDCWD, dir, 0o555); err != nil && err != linux.EEXIST {
+		return fmt.Errorf("%s: %w", dir, err)
+	}
+	at, err := k.Walk(linux.AT_FDCWD, dir, vfs.Follow)
+	if err != nil {
+		return fmt.Errorf("%s: %w", dir, err)
+	}
+	return p.VFS.Mount(f, f.Root(), at, kind, linux.MS_NOSUID|linux.MS_NODEV|linux.MS_NOEXEC)
 }
 
 // unpack fills the root directory. What is no archive but a program becomes the file name.

@@ -49,6 +49,11 @@ func sysMmap(t *Task, a *Args) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
+	if o == nil { // /dev/zero
+		m.Flags |= linux.MAP_ANONYMOUS
+		m.Offset = 0
+		return t.Mem.Map(m)
+	}
 	m.Object = o
 	addr, err := t.Mem.Map(m)
 	o.Release()

@@ -276,5 +276,3 @@ func signalfdInfo(i *signal.Info) linux.SignalfdSiginfo {
 	}
 	return s
 }
-
-func socketCalls() []Call { return nil }

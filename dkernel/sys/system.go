@@ -5,6 +5,7 @@ import (
 	"runtime"
 
 	"dinos/dkernel/ipc/event"
+	"dinos/dkernel/ipc/socket"
 	"dinos/dkernel/proc"
 	"dinos/kernel/linux"
 )
@@ -29,6 +30,8 @@ type Kernel struct {
 	Threads func() int
 	// Clocks are the clocks of timerfds.
 	Clocks *event.Clocks
+	// Sockets has the families of sockets.
+	Sockets *socket.System
 	// Exec runs a program in place of the caller's.
 	Exec Exec
 }
