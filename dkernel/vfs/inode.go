@@ -171,6 +171,11 @@ func (in *Inode) Nlink() int { return int(in.nlink.Load()) }
 // SetNlink sets the number of links, for a file system that makes inodes of its own.
 func (in *Inode) SetNlink(n int) { in.nlink.Store(int32(n)) }
 
+// Times are the times of the last access, change of the contents, and change of the attributes, in ns since 1970.
+func (in *Inode) Times() (atime, mtime, ctime int64) {
+	return in.atime.Load(), in.mtime.Load(), in.ctime.Load()
+}
+
 // Size is the size in bytes.
 func (in *Inode) Size() int64 { return in.size.Load() }
 
