@@ -3,6 +3,7 @@ package boottest
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -251,6 +252,70 @@ func TestRackBroken(t *testing.T) {
 		// The bench makes its calls until one gets through, and a call under way may fail: then it says so and goes on.
 		k.ask(rpcbench.Awake, 20, 1)()
 	}
+}
+
+// TestRackFlips flips bits in everything that controls a rack, while its kernels call and beat. Words decide over life and death, so a kernel
+// may come to an end in order, and is started again then; it must neither crash nor stop answering.
+func TestRackFlips(t *testing.T) {
+	flips := 300
+	if os.Getenv("DINOS_LONG") == "1" {
+		flips = 20_000
+	}
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	k := newKernels(t, vm.MicroVM, 1)
+	areas := []layout.Area{{Off: 0, Stride: layout.SuperBytes, Count: 1}, k.Machines, k.Grants, k.Inboxes, k.Rings, k.HostRings}
+	images := []string{kernelImage(t, "ckernel"), kernelImage(t, "dkernel")}
+	superblock := make([]byte, layout.SuperBytes)
+	require.NoError(t, k.Region.LoadBytes(superblock, 0))
+	mail := k.Machines.At(1) + layout.OffMailbox + 8*rpcbench.MailCommand
+	ended := 0
+	for i := range flips {
+		a := areas[random.IntN(len(areas))]
+		off := a.Off + region.Off(random.Uint64N(a.Bytes()/8)*8)
+		if random.IntN(2) == 0 { // headers and blocks, not only the data that is most of it
+			off = a.At(random.Uint64N(a.Count)) + region.Off(random.Uint64N(min(a.Stride, 512)/8)*8)
+		}
+		if off >= mail && off < mail+16 {
+			continue // of the benchmark, which does what it is told
+		}
+		v, err := k.Region.LoadU64(off)
+		require.NoError(t, err)
+		require.NoError(t, k.Region.StoreU64(off, v^1<<random.IntN(64)))
+		if i%50 == 0 {
+			k.ask(rpcbench.Awake, 200, 1)
+		}
+		time.Sleep(time.Duration(random.IntN(10)) * time.Millisecond)
+		for peer, m := range k.vms {
+			select {
+			case <-m.Exited():
+			default:
+				continue
+			}
+			_, err := m.Wait(t.Context())
+			text := strings.Join(m.Console().Tail(), "\n")
+			require.NotContains(t, text, "CRASH", "flip %d, of %#x", i, off)
+			var g *vm.GuestError
+			require.ErrorAs(t, err, &g, "%s ended, flip %d, of %#x", k.PeerName(peer), i, off)
+			require.Contains(t, []vm.Failure{vm.Fenced, vm.Failed}, g.Failure, "flip %d, of %#x: %v", i, off, err)
+			ended++
+			// The next life needs a superblock; that of the others was read when they started.
+			require.NoError(t, k.Region.StoreBytes(0, superblock))
+			k.start(peer, images[min(peer, 1)])
+		}
+	}
+	t.Logf("%d flips, %d lives came to an end", flips, ended)
+	for peer, m := range k.vms {
+		text := strings.Join(m.Console().Tail(), "\n")
+		require.NotContains(t, text, "CRASH", k.PeerName(peer))
+		fmt.Fprint(m.Input(), "status\r") // it still does what it is told
+		ctx, cancel := context.WithTimeout(t.Context(), deadline)
+		_, _, err := m.Console().Find(ctx, 0, func(s string) bool { return strings.HasPrefix(s, "up ") && strings.Contains(s, "goroutines") })
+		cancel()
+		require.NoError(t, err, "%s does not answer:\n%s", k.PeerName(peer), text)
+	}
+	k.ask(rpcbench.Awake, 200, 1)() // what is broken is mended
 }
 
 // TestRackRefusal: what does not fit is refused by one line that names it, and the memory stays as it was.

@@ -36,10 +36,11 @@ const (
 	Pipelined
 )
 
-// Pause before each call of Halted, and Depth of Pipelined.
+// Pause before each call of Halted, and Depth of Pipelined. A call that takes longer than patience has failed.
 const (
-	Pause = 3 * time.Millisecond
-	Depth = 128
+	Pause    = 3 * time.Millisecond
+	Depth    = 128
+	patience = 2 * time.Second
 )
 
 func (k Kind) String() string {
@@ -100,11 +101,10 @@ func (b *Bench) Run(ctx context.Context) error {
 
 // conn waits for the connection, and for the peer to answer: what it was asked before it came up is lost.
 func (b *Bench) conn(ctx context.Context) (*rpc.Conn, error) {
-	const patience = 200 * time.Millisecond
 	for {
 		c, err := b.Conn()
 		if err == nil {
-			err = c.Call(ctx, &proto.Null{}, &proto.NullReply{}, patience)
+			err = c.Call(ctx, &proto.Null{}, &proto.NullReply{}, 200*time.Millisecond)
 		}
 		if err == nil || ctx.Err() != nil {
 			return c, err
@@ -152,7 +152,7 @@ func (b *Bench) calls(ctx context.Context, conn *rpc.Conn, n int, pause time.Dur
 			time.Sleep(pause)
 		}
 		start := b.Clock.Now()
-		if err := conn.Call(ctx, &q, &a, 0); err != nil {
+		if err := conn.Call(ctx, &q, &a, patience); err != nil {
 			return nil, err
 		}
 		if d := b.Clock.Now() - start; i >= 0 {
@@ -181,7 +181,7 @@ func (b *Bench) pipeline(ctx context.Context, conn *rpc.Conn, r *rtbench.Result,
 			}
 		}
 		var err error
-		if p[i], err = conn.Start(ctx, &q, &a[i], 0); err != nil {
+		if p[i], err = conn.Start(ctx, &q, &a[i], patience); err != nil {
 			return err
 		}
 		if n%batch == batch-1 {
