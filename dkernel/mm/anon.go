@@ -8,9 +8,6 @@ import (
 	"dinos/kernel/linux"
 )
 
-// anonIDs is where the IDs of contents that mm makes begin; those of files are below.
-const anonIDs = uint64(1) << 62
-
 // Anon is memory without a file that several address spaces share: MAP_SHARED|MAP_ANONYMOUS, and System V segments. It is zero at first.
 type Anon struct {
 	sys   *System
@@ -27,8 +24,8 @@ type Anon struct {
 
 // NewAnon makes an Anon with one reference, which Release gives back. The error is linux.ENOMEM.
 func (y *System) NewAnon(pages uint64, noReserve bool) (*Anon, error) {
-	a := &Anon{sys: y, id: anonIDs + y.ids.Add(1), pages: pages, frames: map[uint64]frame.Frame{}}
-	a.info = Info{Name: "/dev/zero (deleted)", Minor: 1, Inode: a.id - anonIDs}
+	a := &Anon{sys: y, id: y.ids.Add(1), pages: pages, frames: map[uint64]frame.Frame{}}
+	a.info = Info{Name: "/dev/zero (deleted)", Minor: 1, Inode: a.id}
 	if !noReserve || y.mode.Load() == linux.OVERCOMMIT_NEVER {
 		if !y.promise(pages) {
 			return nil, linux.ENOMEM

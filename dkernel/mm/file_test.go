@@ -27,7 +27,7 @@ type file struct {
 var fileIDs atomic.Uint64
 
 func (m *machine) file(pages uint64) *file {
-	f := &file{m: m, id: fileIDs.Add(1), access: MayRead | MayWrite, size: pages, frames: map[uint64]frame.Frame{}, dirty: map[uint64]bool{}}
+	f := &file{m: m, id: 1<<62 | fileIDs.Add(1), access: MayRead | MayWrite, size: pages, frames: map[uint64]frame.Frame{}, dirty: map[uint64]bool{}}
 	f.refs.Store(1)
 	return f
 }

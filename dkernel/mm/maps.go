@@ -53,6 +53,7 @@ func (s *Space) Regions(addr uint64, limit int) (out []Region) {
 type Stat struct {
 	Total, Data, Stack, Exec, Shared, Locked uint64 // mapped
 	Own, File                                uint64 // present: RSS is the sum
+	Peak                                     uint64 // the most that were present
 	Maps                                     uint64 // number of mappings
 	BreakStart, Break                        uint64 // addresses
 }
@@ -61,7 +62,7 @@ type Stat struct {
 func (s *Space) Stat() (st Stat) {
 	s.engine.view(func(t *tree) {
 		c := &t.count
-		st = Stat{Total: c.total, Data: c.data, Stack: c.stack, Exec: c.exec, Shared: c.shared, Locked: c.locked, Own: c.own, File: c.file,
+		st = Stat{Total: c.total, Data: c.data, Stack: c.stack, Exec: c.exec, Shared: c.shared, Locked: c.locked, Own: c.own, File: c.file, Peak: t.peak,
 			Maps: uint64(t.n), BreakStart: t.brkStart, Break: t.brk}
 	})
 	return st

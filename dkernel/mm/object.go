@@ -29,7 +29,8 @@ type Info struct {
 //
 // All methods may be called by any number of goroutines.
 type Object interface {
-	// ID identifies the contents: never 0, below 2^63, never used again. Futexes in shared mappings are told apart by it.
+	// ID identifies the contents: at least 2^62 (those below are mm's own), below 2^63, never used again. Futexes in shared mappings
+	// are told apart by it.
 	ID() uint64
 	Access() Access
 	Info() Info

@@ -30,6 +30,7 @@ type tree struct {
 	epoch    atomic.Uint64 // grows when pages that issuers have in hand may be the wrong ones; read without a lock
 	forking  int
 	count    counts
+	peak     uint64 // the most pages that were present
 
 	// The rest belongs to the operation in progress.
 	mine  bool    // its issuer is here
@@ -84,6 +85,7 @@ func (t *tree) present(f frame.Frame, a paging.Attr, d int) {
 	case f != t.sys.zero:
 		t.count.file += uint64(d)
 	}
+	t.peak = max(t.peak, t.count.own+t.count.file)
 }
 
 func (t *tree) zapLeaf(l paging.Leaf) {

@@ -66,6 +66,7 @@ func (t *tree) copyPages(c *tree, v *vma) (e linux.Errno) {
 		}
 		frames.Ref(frames.FromPhys(l.PA))
 		c.count.own++
+		c.peak++
 		return true
 	})
 	return e
