@@ -309,6 +309,7 @@ func (t *Thread) setMask(m signal.Set) {
 func (t *Thread) Sigreturn(f *ureg.Frame) {
 	r, err := t.frames.Pop(t.mem, t.CPU, f)
 	f.OrigRAX = ureg.NoSyscall
+	t.restart = nil // what the handler interrupted is over
 	if err != nil {
 		t.forceSegv(0)
 		return

@@ -531,3 +531,21 @@ func (l *log) get() []string {
 	defer l.mu.Unlock()
 	return slices.Clone(l.s)
 }
+
+// interrupted makes a system call that a signal from a child is to interrupt; since nobody can tell when it sleeps, more than one is sent.
+func (u *prog) interrupted(sig int, f func() error) error {
+	var done atomic.Bool
+	id := u.fork(func(c *prog) {
+		for !done.Load() {
+			time.Sleep(2 * time.Millisecond)
+			c.kill(u.PID(), sig)
+		}
+	})
+	err := u.err(f)
+	done.Store(true)
+	for {
+		if _, e := u.wait(id, 0); e != linux.EINTR {
+			return err
+		}
+	}
+}

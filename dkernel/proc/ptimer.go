@@ -190,8 +190,11 @@ func (t *Thread) TimerSettime(id int32, flags uint32, n linux.Itimerspec) (old l
 // fromWall is the time of CLOCK_MONOTONIC that wall is now.
 func (k *ptimer) fromWall() int64 {
 	c := k.p.sys.clock
-	d := after(c.Monotonic(), k.wall-c.Realtime())
-	return max(d, 1)
+	d := k.wall - c.Realtime()
+	if d > 0 {
+		return after(c.Monotonic(), d)
+	}
+	return c.Monotonic() + d
 }
 
 // start waits for deadline.
