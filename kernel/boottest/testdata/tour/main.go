@@ -12,7 +12,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
-	"sort"
 	"strings"
 	"sync"
 	"syscall"
@@ -259,17 +258,12 @@ func timers(string) error {
 	start := time.Now()
 	time.Sleep(20 * time.Millisecond)
 	d := time.Since(start)
-	var order []int
-	var mu sync.Mutex
 	var wg sync.WaitGroup
 	for i := range 5 {
 		wg.Add(1)
-		time.AfterFunc(time.Duration(5-i)*20*time.Millisecond, func() { mu.Lock(); order = append(order, i); mu.Unlock(); wg.Done() })
+		time.AfterFunc(time.Duration(5-i)*20*time.Millisecond, wg.Done)
 	}
 	wg.Wait()
-	if !sort.SliceIsSorted(order, func(a, b int) bool { return order[a] > order[b] }) {
-		fmt.Println("  timers out of order, as on a busy machine") // not a mistake, but both have to say the same
-	}
 	return check(d >= 20*time.Millisecond, "slept %v", d)
 }
 
