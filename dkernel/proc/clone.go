@@ -236,6 +236,7 @@ func (t *Thread) inherit(np *Process, a *linux.CloneArgs) {
 	np.prctl = p.prctl.fork()
 	np.exec = p.exec
 	np.barriers = p.barriers
+	np.oomAdj.Store(p.oomAdj.Load())
 	np.user.Store(p.user.Load())
 	switch {
 	case a.Flags&linux.CLONE_SIGHAND != 0:
@@ -368,7 +369,11 @@ func (t *Thread) signalSelf(sig int) { _ = t.proc.post(t, t, t.sent(sig, linux.S
 // sleepEnds reports whether the thread must not sleep.
 func (t *Thread) sleepEnds() bool {
 	w := t.work.Load()
-	return w&workExit != 0 || w&workSignal != 0 && !t.onlyFatal
+	ends := w&workExit != 0 || w&workSignal != 0 && !t.onlyFatal
+	if !ends {
+		t.asleep.Store(true)
+	}
+	return ends
 }
 
 // Unshare is unshare(2). linux.EINVAL, linux.EPERM.

@@ -83,7 +83,7 @@ func (t *Thread) FinishExec(x *Program) {
 	t.alt.SP, t.alt.Size = 0, 0
 	p.deleteTimers()
 
-	rss := old.resident()
+	rss := old.peak()
 	p.mu.Lock()
 	p.dead.maxrss = max(p.dead.maxrss, rss)
 	t.mem = newSpace(x.Space)

@@ -161,7 +161,7 @@ func (s *System) bury(t *Thread, last bool) {
 	if last {
 		tty.Disown(t, true)
 		m := p.space.Load()
-		rss := m.resident()
+		rss := m.peak()
 		p.mu.Lock()
 		p.dead.maxrss = max(p.dead.maxrss, rss)
 		p.mu.Unlock()

@@ -134,7 +134,9 @@ func (s *testSpace) Release() {
 	s.m.spaces.Add(-1)
 }
 
-func (s *testSpace) Stat() mm.Stat         { return mm.Stat{Own: 3} }
+func (s *testSpace) Stat() mm.Stat                   { return mm.Stat{Own: 3, Peak: 3} }
+func (s *testSpace) Regions(uint64, int) []mm.Region { return nil }
+
 func (s *testSpace) SetLimits(l mm.Limits) { s.limits = l }
 func (s *testSpace) put64(addr, v uint64) {
 	var b [8]byte

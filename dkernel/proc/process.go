@@ -10,6 +10,7 @@ import (
 	"dinos/dkernel/mm"
 	"dinos/dkernel/signal"
 	"dinos/dkernel/uio"
+	"dinos/dkernel/vfs"
 	"dinos/dkernel/wait"
 )
 
@@ -23,6 +24,8 @@ type Space interface {
 	Release()
 	// Stat is what there is of it at this moment, in pages.
 	Stat() mm.Stat
+	// Regions lists mappings, for /proc.
+	Regions(addr uint64, limit int) []mm.Region
 	// SetLimits sets the limits for what comes next.
 	SetLimits(mm.Limits)
 }
@@ -52,11 +55,8 @@ func (s *space) acquire() bool {
 	}
 }
 
-// resident is how many bytes are in memory.
-func (s *space) resident() uint64 {
-	st := s.Stat()
-	return (st.Own + st.File) * 4096
-}
+// peak is the most bytes that were in memory.
+func (s *space) peak() uint64 { return s.Stat().Peak * 4096 }
 
 func (s *space) release() {
 	if s.users.Add(-1) == 0 {
@@ -91,6 +91,7 @@ type Process struct {
 	session              *Session
 	tty                  *tty.TTY // controlling terminal
 
+	oomAdj   atomic.Int32
 	cpuArmed atomic.Bool // a timer runs on CPU time
 
 	childq wait.Queue // children's changes of state
@@ -123,7 +124,8 @@ type Process struct {
 
 // ExecInfo is what is known of the program that a process runs.
 type ExecInfo struct {
-	Exe                string // path of the executable
+	Exe                string   // path of the executable
+	Path               vfs.Path // the same, for /proc/PID/exe
 	ArgStart, ArgEnd   uint64
 	EnvStart, EnvEnd   uint64
 	StackStart         uint64

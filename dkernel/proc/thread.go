@@ -40,7 +40,8 @@ type Thread struct {
 	majflt      atomic.Int64
 	nvcsw       atomic.Int64
 	nivcsw      atomic.Int64
-	onlyFatal   bool // the present sleep ends for nothing but death
+	asleep      atomic.Bool // it slept last, and has not used the CPU since: for /proc
+	onlyFatal   bool        // the present sleep ends for nothing but death
 
 	// Guarded by sys.tree.
 	madeChildren int // children whose parentThread it is

@@ -7,6 +7,7 @@ import (
 // Ran accounts CPU time to the thread: ns in ring 3 and ns in the kernel since the last call. The run loop calls it when ring 3
 // was left after a while, and when a system call took a while; timers on CPU time are as exact as these calls are frequent.
 func (t *Thread) Ran(user, system int64) {
+	t.asleep.Store(false)
 	if user != 0 {
 		t.utime.Add(user)
 	}
@@ -56,7 +57,7 @@ func (p *Process) usedLocked() usage {
 		u.add(&x)
 	})
 	if m := p.space.Load(); m != nil {
-		u.maxrss = max(u.maxrss, m.resident())
+		u.maxrss = max(u.maxrss, m.peak())
 	}
 	return u
 }
@@ -88,7 +89,7 @@ func (t *Thread) Getrusage(who int) (linux.Rusage, error) {
 		p.mu.Unlock()
 	case linux.RUSAGE_THREAD:
 		u = t.used()
-		u.maxrss = t.mem.resident()
+		u.maxrss = t.mem.peak()
 	default:
 		return linux.Rusage{}, linux.EINVAL
 	}
