@@ -93,6 +93,7 @@ func (c *Cluster) heard(peer int) {
 		}
 	}
 	c.settle()
+	c.probeShared()
 }
 
 // memberOf reports whether the owner of a unit is up. What the dead have is taken back when they are gone.

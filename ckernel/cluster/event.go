@@ -63,6 +63,12 @@ type Over struct {
 // Zeroed is the shell's word that a slice was zeroed.
 type Zeroed struct{ Name grant.Name }
 
+// Unknown is a kernel's answer to a Probe: it does not run that process.
+type Unknown struct {
+	Peer    int
+	Process uint64
+}
+
 // Action is something to be done: one of the types below.
 type Action interface{ String() string }
 
@@ -117,6 +123,13 @@ type Evict struct {
 // Zero writes zeros to a slice; Zeroed is the answer.
 type Zero struct{ Name grant.Name }
 
+// Probe asks a kernel whether it runs a process of which slices have come to its machine. Unknown is the answer if it does not. If it does,
+// it is its kernel that says ExitProcess one day.
+type Probe struct {
+	Peer    int
+	Process uint64
+}
+
 // Log tells people.
 type Log struct{ Text string }
 
@@ -149,6 +162,9 @@ func (a Evict) String() string {
 	return fmt.Sprintf("evict %d@%d certain=%v", a.Peer, a.Generation, a.Certain)
 }
 func (a Zero) String() string { return fmt.Sprintf("zero %v", a.Name) }
+func (a Probe) String() string {
+	return fmt.Sprintf("probe %d: process %d", a.Peer, a.Process)
+}
 func (a Log) String() string  { return "log: " + a.Text }
 func (a Stop) String() string { return fmt.Sprintf("stop: %v", a.Err) }
 

@@ -48,6 +48,9 @@ func (c *Cluster) bequeath(peer int, gen uint64) inherited {
 	}
 	for _, to := range slices.Sorted(maps.Keys(more)) {
 		for _, pid := range slices.Sorted(maps.Keys(more[to])) {
+			if h, ok := heirs[pid]; ok && h == to {
+				c.do(Probe{to, pid})
+			}
 			c.logf("%d slices of process %d at %s are at %s now", more[to][pid], pid, name(peer), name(to))
 		}
 	}
@@ -116,4 +119,42 @@ func (c *Cluster) unhold(u grant.Unit) {
 			delete(c.moved, n)
 		}
 	}
+}
+
+// probeShared asks about the processes whose slices have come to a machine that was not told of them: another life of the ckernel may have
+// died before it did.
+func (c *Cluster) probeShared() {
+	asked := map[uint64]bool{}
+	for _, u := range sorted(c.holder) {
+		e, err := c.cfg.Table.Entry(u)
+		if c.holder[u] != shared || err != nil || asked[e.Owner.Process] {
+			continue
+		}
+		asked[e.Owner.Process] = true
+		c.do(Probe{e.Owner.Peer, e.Owner.Process})
+	}
+}
+
+// step of Unknown ends a process that nobody else answers for either.
+func (e Unknown) step(c *Cluster) {
+	if c.unheard > 0 {
+		return // who holds what is not known yet; all are asked again when it is
+	}
+	if h, ok := c.home[e.Process]; ok && h != e.Peer {
+		return
+	}
+	for u, en := range c.cfg.Table.All() {
+		if en.State != grant.Held || en.Owner.Process != e.Process {
+			continue
+		}
+		// A machine where it is, or that asked for something of it, may run it.
+		if h := c.holder[u]; en.Owner.Peer != e.Peer || h >= 1 && h != e.Peer && c.members[h].status == up {
+			return
+		}
+	}
+	c.logf("process %d runs nowhere any more", e.Process)
+	if err := c.endProcess(e.Process); err != nil {
+		c.logf("grant table: %v", err)
+	}
+	c.retry()
 }

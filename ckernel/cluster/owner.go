@@ -317,9 +317,19 @@ func (c *Cluster) exitProcess(r *Request, q *proto.ExitProcess) {
 		c.refuse(r, proto.CodeMalformed, "process 0, want a process")
 		return
 	}
+	if err := c.endProcess(q.PID); err != nil {
+		c.fail(r, err)
+		return
+	}
+	c.reply(r, &proto.Done{})
+	c.retry()
+}
+
+// endProcess takes back all that a process has.
+func (c *Cluster) endProcess(pid uint64) error {
 	var units []grant.Unit
 	err := c.tableDo(func() error {
-		more, err := c.cfg.Table.ReclaimProcess(q.PID)
+		more, err := c.cfg.Table.ReclaimProcess(pid)
 		units = append(units, more...)
 		return err
 	})
@@ -328,17 +338,15 @@ func (c *Cluster) exitProcess(r *Request, q *proto.ExitProcess) {
 	}
 	c.recount()
 	if err != nil {
-		c.fail(r, err)
-		return
+		return err
 	}
 	var bad *sched.Refusal
-	if _, err := c.cfg.Placement.Exit(q.PID); err != nil && !(asRefusal(err, &bad) && (bad.Kind == sched.UnknownProcess || bad.Kind == sched.DeadProcess)) {
+	if _, err := c.cfg.Placement.Exit(pid); err != nil && !(asRefusal(err, &bad) && (bad.Kind == sched.UnknownProcess || bad.Kind == sched.DeadProcess)) {
 		c.logf("scheduler: %v", err)
 	}
-	delete(c.home, q.PID)
-	c.logsOfProcess(q.PID)
-	c.reply(r, &proto.Done{})
-	c.retry()
+	delete(c.home, pid)
+	c.logsOfProcess(pid)
+	return nil
 }
 
 func coreNames(cores []proto.Core) []grant.Name {

@@ -30,6 +30,7 @@ type chaos struct {
 	dirty   map[uint64]bool
 	pid     uint64
 	history []string
+	probes  []Probe
 }
 
 // TestRandom drives clusters with random events, sensible and not, with restarts of the ckernel among them. After each the audit is
@@ -37,7 +38,7 @@ type chaos struct {
 func TestRandom(t *testing.T) {
 	seeds, steps := uint64(4), 400
 	if os.Getenv("DINOS_LONG") != "" {
-		seeds, steps = 200, 3000
+		seeds, steps = 40, 1500
 	}
 	for seed := range seeds {
 		for _, place := range []string{"firstfit", "sched"} {
@@ -64,6 +65,12 @@ func (r *chaos) note(format string, args ...any) {
 func (r *chaos) step() {
 	p := 1 + r.rnd.IntN(4)
 	l := &r.lives[p]
+	if len(r.probes) > 0 && r.rnd.IntN(3) == 0 {
+		q := r.probes[0]
+		r.probes = r.probes[1:]
+		r.note("%d does not know of %d", q.Peer, q.Process)
+		r.event(Unknown{q.Peer, q.Process})
+	}
 	switch n := r.rnd.IntN(100); {
 	case n < 12:
 		if !l.up {
@@ -244,6 +251,8 @@ func (r *chaos) event(e Event) (granted bool) {
 			granted = r.answered(a) || granted
 		case Zero:
 			r.zeroes = append(r.zeroes, a.Name)
+		case Probe:
+			r.probes = append(r.probes, a)
 		case StoreEpoch:
 			r.epoch = a.Epoch
 		case StoreFence:

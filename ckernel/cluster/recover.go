@@ -64,6 +64,7 @@ func (e Start) step(c *Cluster) {
 	}
 	if c.unheard == 0 {
 		c.settle()
+		c.probeShared()
 	}
 }
 

@@ -143,6 +143,8 @@ func (s *script) command(words []string) (string, error) {
 		return s.zeroed(int(arg(0)))
 	case "over": // peer generation
 		return s.step(Over{int(arg(0)), uint64(arg(1)), "killed"}), nil
+	case "unknown": // peer process
+		return s.step(Unknown{int(arg(0)), uint64(arg(1))}), nil
 	case "cancel":
 		return s.step(Cancel{s.token}), nil
 	case "table":

@@ -65,7 +65,7 @@ func (l *load) step(ctx context.Context) error {
 	defer cancel()
 	w := proto.Want{Machine: -1}
 	if l.rnd.IntN(3) > 0 {
-		w.Process = uint64(l.n.Self()*10 + l.rnd.IntN(3) + 1)
+		w.Process = uint64(l.n.Self())<<32 | l.n.Generation()<<4 | uint64(l.rnd.IntN(3)+1)
 	}
 	switch l.rnd.IntN(4) {
 	case 0:

@@ -333,6 +333,8 @@ func (s *Server) do(a cluster.Action) {
 		}
 	case cluster.HostFence:
 		s.askHost(a)
+	case cluster.Probe:
+		s.wg.Go(func() { s.probe(a) })
 	case cluster.Evict:
 		s.queueEviction(eviction{peer: a.Peer, gen: a.Generation, certain: a.Certain})
 	case cluster.Zero:
@@ -354,6 +356,40 @@ func (s *Server) call(a cluster.Call) {
 		s.cfg.Peer.Log(fmt.Sprintf("%v to %s: %v", a.Message.Type(), s.peer.Name(a.To), err))
 	}
 }
+
+// probe asks a kernel whether it runs a process, as kill(2) does with signal 0, until it answers or is gone.
+func (s *Server) probe(a cluster.Probe) {
+	gen := (*s.members.Load())[a.Peer]
+	for range probeTries {
+		c, err := s.peer.Conn(a.Peer)
+		if err == nil {
+			err = c.Call(s.ctx, &proto.SignalProcess{PID: a.Process}, &proto.Done{}, time.Second)
+		}
+		switch {
+		case err == nil:
+			return
+		case elsewhere(err):
+			s.mu.Lock()
+			s.step(cluster.Unknown{Peer: a.Peer, Process: a.Process})
+			s.mu.Unlock()
+			return
+		}
+		select {
+		case <-time.After(probePause):
+		case <-s.ctx.Done():
+			return
+		}
+		if now := (*s.members.Load())[a.Peer]; now != gen {
+			return // what it had went on to somebody else, or was taken back
+		}
+	}
+	s.cfg.Peer.Log(fmt.Sprintf("%s does not say whether it runs process %d", s.peer.Name(a.Peer), a.Process))
+}
+
+const (
+	probeTries = 50
+	probePause = 200 * time.Millisecond
+)
 
 // askHost has the host tool make sure that a life is over. mu is held.
 func (s *Server) askHost(a cluster.HostFence) {
