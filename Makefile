@@ -12,7 +12,7 @@ BOOT ?= --smp 2 --mem 512M
 # Which kernel boot and gdb start.
 KERNEL ?= dkernel
 
-.PHONY: help build qemu-run boot gdb test check unit boot-test long-test nr-mutations bench clean
+.PHONY: help build qemu-run boot gdb test check unit boot-test long-test nr-mutations bench compat clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,10 @@ bench: build ## start-up times, and the Go runtime beside Linux in the same QEMU
 	@qemu/install.sh $(QEMU)
 	$(BIN)/dinos bench boot
 	$(BIN)/dinos bench rt
+
+compat: build ## run real static programs on dinos and on Linux and compare (COMPAT="-only '^busybox/'"); the first time gets and builds them
+	@qemu/install.sh $(QEMU) $(GCC) musl-gcc=musl-tools make=make tclsh=tcl dpkg-source=dpkg-dev readelf=binutils
+	$(GO) run ./qemu/compat/run $(COMPAT)
 
 long-test: ## the long versions: soaks, exhaustive and crash tests (about half an hour)
 	@qemu/install.sh $(QEMU) $(GCC)
