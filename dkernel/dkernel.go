@@ -11,11 +11,13 @@ import (
 	"dinos/dkernel/launch"
 	"dinos/dkernel/programs"
 	"dinos/dkernel/slices"
+	"dinos/dkernel/vfs/hostfs"
 	"dinos/kernel/join"
 	"dinos/kernel/machine"
 	"dinos/kernel/monitor"
 	"dinos/kernel/rpcbench"
 	"dinos/shmem/layout"
+	"dinos/shmem/proto"
 	"dinos/shmem/rpc"
 )
 
@@ -65,8 +67,23 @@ func startPrograms(m *machine.Machine, n *ctl.Node, l *launch.Launcher) error {
 	if err != nil {
 		return err
 	}
+	if err := p.MountHost(hostCalls{n}); err != nil {
+		complain(fmt.Errorf("no directory of the host at /host: %w", err))
+	}
 	l.Serve(launch.Config{Kernel: p.Kernel, System: p.Procs, VFS: p.VFS, Home: uint16(n.Self()), Now: func() int64 { return int64(machine.Now()) }})
 	return nil
+}
+
+// hostCalls sends file messages to the host tool, over whatever connection there is at the moment.
+type hostCalls struct{ n *ctl.Node }
+
+// Call implements hostfs.Calls.
+func (h hostCalls) Call(req proto.Request, reply proto.Message) error {
+	c, err := h.n.Conn(h.n.Peer().Rack().Host())
+	if err != nil {
+		return err
+	}
+	return hostfs.Conn{C: c}.Call(req, reply)
 }
 
 // benchmark serves "dinos bench rpc".

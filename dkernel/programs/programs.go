@@ -27,6 +27,7 @@ import (
 	"dinos/dkernel/vfs"
 	"dinos/dkernel/vfs/cpio"
 	"dinos/dkernel/vfs/devfs"
+	"dinos/dkernel/vfs/hostfs"
 	"dinos/dkernel/vfs/procfs"
 	"dinos/dkernel/vfs/tmpfs"
 	"dinos/dkernel/wait"
@@ -197,11 +198,23 @@ func (p *Programs) files(c Config, clock proc.Clock) error {
 		cpus[i] = i
 	}
 	sysfs := procfs.NewSys(p.VFS, func() []int { return cpus }, n)
-	return p.mount(k, sysfs, "/sys", "sysfs")
+	return p.mount(k, sysfs, "/sys", "sysfs", linux.MS_NOSUID|linux.MS_NODEV|linux.MS_NOEXEC)
+}
+
+// fresh is how long names and attributes of the host's files are believed, in ns.
+const fresh = 50e6
+
+// MountHost mounts a directory of the host at /host.
+func (p *Programs) MountHost(calls hostfs.Calls) error {
+	f, err := hostfs.New(p.VFS, hostfs.Config{Calls: calls, Fresh: fresh})
+	if err != nil {
+		return err
+	}
+	return p.mount(p.Caller(), f.FS, "/host", "host", linux.MS_NOSUID|linux.MS_NODEV)
 }
 
 // mount mounts a file system at a directory that is made for it.
-func (p *Programs) mount(k *vfs.Caller, f *vfs.FS, dir, kind string) error {
+func (p *Programs) mount(k *vfs.Caller, f *vfs.FS, dir, kind string, flags uint32) error {
 	if err := k.MkdirAt(linux.AT_FDCWD, dir, 0o555); err != nil && err != linux.EEXIST {
 		return fmt.Errorf("%s: %w", dir, err)
 	}
@@ -209,7 +222,7 @@ func (p *Programs) mount(k *vfs.Caller, f *vfs.FS, dir, kind string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", dir, err)
 	}
-	return p.VFS.Mount(f, f.Root(), at, kind, linux.MS_NOSUID|linux.MS_NODEV|linux.MS_NOEXEC)
+	return p.VFS.Mount(f, f.Root(), at, kind, flags)
 }
 
 // unpack fills the root directory. What is no archive but a program becomes the file name.
