@@ -208,10 +208,10 @@ func rpcRound(ctx context.Context, opt rpcOptions, accel vm.Accel, images map[bo
 		samples = append(samples, s...)
 	}
 	if n == 1 {
-		add(rowAwake, rpcbench.Awake, 100_000)
+		add(rowAwake, rpcbench.Awake, 30_000)
 		add(rowHalted, rpcbench.Halted, 300)
 	}
-	add(fmt.Sprintf("null RPCs, %d dkernels, one at a time each", n), rpcbench.Awake, 50_000)
+	add(fmt.Sprintf("null RPCs, %d dkernels, one at a time each", n), rpcbench.Awake, 10_000)
 	add(fmt.Sprintf("null RPCs, %d dkernels, pipelined", n), rpcbench.Pipelined, 1000)
 	return samples, err
 }
@@ -312,6 +312,9 @@ func printRPC(out io.Writer, opt rpcOptions, samples []rpcSample) error {
 	rows, by := rpcRows(opt, samples)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintf(out, "%d host CPUs, %d vCPUs a machine; µs\n", runtime.NumCPU(), opt.smp)
+	if used := (opt.dkernels + 1) * opt.smp; used > runtime.NumCPU() {
+		fmt.Fprintf(out, "%d vCPUs share the host's %d: rows with more dkernels than that measure the host's scheduler, too\n", used, runtime.NumCPU())
+	}
 	fmt.Fprintln(w, "\tmin\tp50\tp99\tall together, 1000/s\t")
 	for _, r := range rows {
 		fmt.Fprintf(w, "%s\t%.2f\t%.2f\t%.2f\t%.0f\t\n", r.name, r.min, r.p50, r.p99, r.rate)
