@@ -92,6 +92,20 @@ func (r *Rack) lifeOver(k *kernel, life uint64, reason string) {
 	}
 }
 
+// tellAll tells the ckernel which kernels have no machine.
+func (r *Rack) tellAll() {
+	for _, k := range r.all() {
+		r.mu.Lock()
+		gone, life, why := k.m == nil && !k.endedAt.IsZero(), k.block.Generation.Load(), k.ended
+		r.mu.Unlock()
+		if k.peer == layout.Ckernel || !gone || life == 0 {
+			continue
+		}
+		// If it does not get through, the ckernel finds the heartbeat missing.
+		_ = r.ask(r.ctx, layout.Ckernel, &proto.Fence{Peer: uint16(k.peer), Generation: life, Reason: cut(why)}, &proto.Done{}, fenceTimeout)
+	}
+}
+
 // cut makes a text fit into a message.
 func cut(s string) string { return s[:min(len(s), proto.MaxText)] }
 

@@ -194,14 +194,15 @@ func (r *Rack) join(mem region.Region) (err error) {
 	return nil
 }
 
-// newLife closes what a former life of a kernel has left open. It is called with locks of package rpc held.
+// newLife closes what a former life of a kernel has left open, and tells a new ckernel who ended while there was none. It is called with locks
+// of package rpc held.
 func (r *Rack) newLife(p int, life uint32) {
-	if r.files == nil {
-		return
-	}
 	r.background.Go(func() {
-		if c, err := r.conn(p); err == nil {
+		if c, err := r.conn(p); err == nil && r.files != nil {
 			r.files.Drop(c, life)
+		}
+		if p == layout.Ckernel {
+			r.tellAll()
 		}
 	})
 }

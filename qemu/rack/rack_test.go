@@ -260,7 +260,8 @@ func TestCkernel(t *testing.T) {
 	require.False(t, s.Check.Clean)
 	require.NoError(t, r.Kill("dkernel2"), "nobody can be told, and that takes no time")
 	require.NoError(t, r.Restart(within(t), "ckernel"))
-	eventually(t, "dkernel2 is no member", func() bool { return r.Status(within(t), false).kernel("dkernel2").Member == "" })
+	eventually(t, "the new ckernel is told", func() bool { return slices.Contains(f.told(), "2@1 killed") })
+	require.Empty(t, r.Status(within(t), false).kernel("dkernel2").Member)
 	require.Equal(t, "up", r.Status(within(t), false).kernel("dkernel1").Member)
 }
 
