@@ -4,6 +4,6 @@ import "github.com/spf13/cobra"
 
 func newBenchCmd() *cobra.Command {
 	cmd := &cobra.Command{Use: "bench", Short: "measure, and compare with others"}
-	cmd.AddCommand(newBenchBootCmd(), newBenchNRCmd(), newBenchRackCmd(), newBenchRPCCmd(), newBenchRTCmd(), newBenchSchedCmd())
+	cmd.AddCommand(newBenchBootCmd(), newBenchNRCmd(), newBenchOSCmd(), newBenchRackCmd(), newBenchRPCCmd(), newBenchRTCmd(), newBenchSchedCmd())
 	return cmd
 }

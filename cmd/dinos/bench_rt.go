@@ -82,47 +82,74 @@ func benchRT(ctx context.Context, opt rtOptions, out, log io.Writer) error {
 	if err := build.Kernel(ctx, build.Options{Package: "dinos/cmd/ktest"}, image); err != nil {
 		return err
 	}
-	rows := map[rtKey]*rtRow{}
-	var order []rtKey
-	add := func(cpus int, list []rtbench.Result, to func(*rtRow, rtbench.Result)) {
-		for _, r := range list {
-			k := rtKey{r.Name, cpus}
-			if rows[k] == nil {
-				rows[k] = &rtRow{unit: r.Unit}
-				order = append(order, k)
-			}
-			if r.Skip == "" {
-				to(rows[k], r)
-			}
-		}
-	}
 	accel := vm.DetectAccel()
-	for round := range opt.rounds {
-		for _, cpus := range opt.cpus {
-			fmt.Fprintf(log, "round %d of %d, %d vCPUs: dinos\n", round+1, opt.rounds, cpus)
-			d, err := rtOnDinos(ctx, opt, image, cpus, accel)
+	c := comparison{rounds: opt.rounds, cpus: opt.cpus, log: log}
+	err = c.run(ctx, func(ctx context.Context, cpus int) ([]rtbench.Result, error) {
+		return rtOnDinos(ctx, opt, image, cpus, accel)
+	}, func(ctx context.Context, cpus int) ([]rtbench.Result, error) {
+		args := slices.Clone(opt.only)
+		if opt.quick {
+			args = append([]string{"-quick"}, args...)
+		}
+		return linuxguest.RunBench(ctx, linuxguest.Options{SMP: cpus, MemMiB: int(opt.mem >> 20), Args: args, Accel: &accel, Log: log})
+	})
+	if err != nil {
+		return err
+	}
+	return c.report(out, opt.csv)
+}
+
+// comparison runs the same benchmarks on dinos and on Linux in turn.
+type comparison struct {
+	rounds int
+	cpus   []int
+	log    io.Writer
+	rows   map[rtKey]*rtRow
+	order  []rtKey
+}
+
+// run does the rounds; each function runs all benchmarks once, on so many vCPUs.
+func (c *comparison) run(ctx context.Context, dinos, linux func(ctx context.Context, cpus int) ([]rtbench.Result, error)) error {
+	c.rows = map[rtKey]*rtRow{}
+	for round := range c.rounds {
+		for _, cpus := range c.cpus {
+			fmt.Fprintf(c.log, "round %d of %d, %d vCPUs: dinos\n", round+1, c.rounds, cpus)
+			list, err := dinos(ctx, cpus)
 			if err != nil {
 				return err
 			}
-			add(cpus, d, func(row *rtRow, r rtbench.Result) { row.dinos = append(row.dinos, r) })
-			fmt.Fprintf(log, "round %d of %d, %d vCPUs: Linux\n", round+1, opt.rounds, cpus)
-			args := slices.Clone(opt.only)
-			if opt.quick {
-				args = append([]string{"-quick"}, args...)
-			}
-			l, err := linuxguest.RunBench(ctx, linuxguest.Options{SMP: cpus, MemMiB: int(opt.mem >> 20), Args: args, Accel: &accel, Log: log})
-			if err != nil {
+			c.add(cpus, list, func(row *rtRow, r rtbench.Result) { row.dinos = append(row.dinos, r) })
+			fmt.Fprintf(c.log, "round %d of %d, %d vCPUs: Linux\n", round+1, c.rounds, cpus)
+			if list, err = linux(ctx, cpus); err != nil {
 				return err
 			}
-			add(cpus, l, func(row *rtRow, r rtbench.Result) { row.linux = append(row.linux, r) })
+			c.add(cpus, list, func(row *rtRow, r rtbench.Result) { row.linux = append(row.linux, r) })
 		}
 	}
-	if opt.csv != "" {
-		if err := writeRTCSV(opt.csv, rows, order); err != nil {
+	return nil
+}
+
+func (c *comparison) add(cpus int, list []rtbench.Result, to func(*rtRow, rtbench.Result)) {
+	for _, r := range list {
+		k := rtKey{r.Name, cpus}
+		if c.rows[k] == nil {
+			c.rows[k] = &rtRow{unit: r.Unit}
+			c.order = append(c.order, k)
+		}
+		if r.Skip == "" {
+			to(c.rows[k], r)
+		}
+	}
+}
+
+// report prints the table, and writes every result to a file if one is named.
+func (c *comparison) report(out io.Writer, csv string) error {
+	if csv != "" {
+		if err := writeRTCSV(csv, c.rows, c.order); err != nil {
 			return err
 		}
 	}
-	return printRT(out, rows, order)
+	return printRT(out, c.rows, c.order)
 }
 
 // rtOnDinos runs the benchmarks in the test image.
@@ -144,8 +171,12 @@ func rtOnDinos(ctx context.Context, opt rtOptions, image string, cpus int, accel
 	if _, err := v.Wait(ctx); err != nil {
 		return nil, err
 	}
-	var list []rtbench.Result
-	for line := range strings.Lines(console.String()) {
+	return rtResults(console.String())
+}
+
+// rtResults are the results in the output of a guest.
+func rtResults(output string) (list []rtbench.Result, err error) {
+	for line := range strings.Lines(output) {
 		r, ok, err := rtbench.Parse(strings.TrimRight(line, "\r\n"))
 		if err != nil {
 			return nil, err
