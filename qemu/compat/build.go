@@ -215,7 +215,7 @@ const goroot = "/goroot"
 
 // Tree makes a directory tree for a program in dir: see the package's comment. busybox may be "".
 func Tree(dir string, p *Program, exe, busybox string) error {
-	for _, d := range []string{"bin", "work", "tmp", "root", "dev", "proc", "etc"} {
+	for _, d := range []string{"bin", "work", "tmp", "root", "dev", "proc", "etc", "usr/bin"} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
 			return err
 		}
