@@ -74,16 +74,16 @@ func (f *file) Cached(index uint64, dst []frame.Frame) {
 }
 
 func (f *file) Sync(first, last uint64, _ bool) error {
-	f.maps.Clean(first, last)
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	for i := range f.dirty {
 		if i >= first && i <= last {
 			f.synced = append(f.synced, i)
 			delete(f.dirty, i)
 		}
 	}
-	return nil
+	f.mu.Unlock()
+	f.maps.Clean(first, last)
+	return nil // a real one would read the pages now
 }
 
 // resize is ftruncate.

@@ -56,7 +56,8 @@ func (m *Mappings) Empty() bool {
 func (m *Mappings) Zap(first, last uint64, copies bool) { m.each(opZap, first, last, copies) }
 
 // Clean makes the next write to each of the pages first to last ask Object.Page with write again. When it returns, no program can write
-// to them without that: an object that writes pages back calls it before it reads them.
+// to them without that. An object that writes pages back does it in this order, so that no write is lost: it takes away its marks that
+// the pages are dirty, calls Clean, reads the pages.
 func (m *Mappings) Clean(first, last uint64) { m.each(opClean, first, last, false) }
 
 func (m *Mappings) each(kind uint32, first, last uint64, copies bool) {

@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -371,4 +373,48 @@ func chaos(c *cpu, rng *rand.Rand, files []*file) {
 			s.Regions(0, 100)
 		}
 	})
+}
+
+// After Clean no CPU writes to a page without the object hearing of it.
+func TestCleanUnderLoad(t *testing.T) {
+	m := newMachine(t, 2, nil)
+	tables := m.tables.left()
+	s := m.space()
+	f := m.file(1)
+	f.notify = true
+	a := s.must(t, MapArgs{Len: pageSize, Prot: rw, Flags: linux.MAP_SHARED, Object: f})
+	var stop atomic.Bool
+	var wg sync.WaitGroup
+	c := m.run(s)
+	wg.Add(1)
+	go func() {
+		defer wg.Done()
+		defer c.stop()
+		for v := uint64(1); !stop.Load(); v++ {
+			if out := c.store(a, v); out != Resolved {
+				t.Errorf("store: %d", out)
+				return
+			}
+			runtime.Gosched()
+		}
+	}()
+	isDirty := func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return f.dirty[0]
+	}
+	for range rounds(50) {
+		for start := time.Now(); !isDirty(); runtime.Gosched() {
+			if time.Since(start) > 20*time.Second {
+				stop.Store(true)
+				t.Fatal("a write went unnoticed")
+			}
+		}
+		require.NoError(t, s.Sync(a, pageSize, linux.MS_SYNC))
+	}
+	stop.Store(true)
+	wg.Wait()
+	s.Put()
+	f.resize(0)
+	m.clean(tables)
 }
