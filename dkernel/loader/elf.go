@@ -58,7 +58,7 @@ func readFull(f File, p []byte, off int64) (int, error) {
 	return n, nil
 }
 
-// kinds names what else a file may be, so that the error says more than the errno.
+// kind names what a file is that cannot be executed, so that the error says more than the errno.
 func kind(head *[headSize]byte) string {
 	le := binary.LittleEndian
 	switch {
@@ -89,8 +89,7 @@ func kind(head *[headSize]byte) string {
 	return "it is no executable ELF file"
 }
 
-// parseELF checks a file whose first bytes are head. Everything in it is an allegation. ok is false if it is no ELF file that
-// could be executed: another format may want it.
+// parseELF checks a file whose first bytes are head. Everything in it is an allegation.
 func parseELF(path string, f File, head *[headSize]byte) (*executable, error) {
 	le := binary.LittleEndian
 	typ := le.Uint16(head[16:])
