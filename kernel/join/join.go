@@ -11,6 +11,7 @@ import (
 	"dinos/kernel/link"
 	"dinos/kernel/machine"
 	"dinos/kernel/testproto"
+	"dinos/shmem/layout"
 	"dinos/shmem/peer"
 	"dinos/shmem/rpc"
 )
@@ -55,6 +56,15 @@ func Rack(m *machine.Machine, kind byte) (cfg peer.Config, alone bool, err error
 		return cfg, false, err
 	}
 	m.Name = cfg.Name
+	cfg.Stats = func(set func(layout.Stat, uint64)) {
+		var idle int64
+		for _, ns := range machine.IdleTimes() {
+			idle += ns
+		}
+		set(layout.StatIdle, uint64(idle))
+		_, free := machine.Memory()
+		set(layout.StatFreeFrames, free>>12)
+	}
 	cfg.Log = func(text string) { machine.Print(cfg.Name + ": " + text) }
 	fmt.Printf("dinos %s: peer %d, doorbell %d, %d MiB of shared memory\n", cfg.Name, cfg.Self, cfg.Doorbell, cfg.Memory.Len()>>20)
 	return cfg, false, nil

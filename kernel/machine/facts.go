@@ -36,3 +36,12 @@ func ClockScale() (base, mult uint64, wall int64) {
 	base, mult = kernel.Clock.Scale()
 	return base, mult, kernel.Clock.Wall(0)
 }
+
+// IdleTimes returns how long each CPU has had nothing to run since boot, ns.
+func IdleTimes() []int64 {
+	list := make([]int64, kernel.NumCPU())
+	for i := range list {
+		list[i] = kernel.IdleTime(i)
+	}
+	return list
+}

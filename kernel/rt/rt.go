@@ -44,7 +44,8 @@ type PerCPU struct {
 	flushed atomic.Uint64 // the last flush generation this CPU has served
 	online  atomic.Uint32
 	Trace   trace.Ring
-	fault   Fault // the last CPU exception that was handed to the runtime as a signal, for the crash report
+	idle    atomic.Int64 // ns without a thread to run
+	fault   Fault        // the last CPU exception that was handed to the runtime as a signal, for the crash report
 	_       [64]byte
 }
 
@@ -181,6 +182,9 @@ func (k *Kernel) next(cpu *trap.CPU) *trap.Context {
 		now := k.Now()
 		pc.kicks |= k.threads.Expire(id, now)
 		if th := k.threads.Next(id, now); th != thread.None {
+			if spinUntil != 0 {
+				pc.idle.Store(pc.idle.Load() + now - (spinUntil - SpinIdle))
+			}
 			c := k.resume(cpu, th)
 			k.release(cpu)
 			k.dieToo(cpu)

@@ -51,3 +51,6 @@ func (k *Kernel) Thread(cpu *trap.CPU) int { return int(k.threads.Current(int(cp
 
 // Idle reports whether CPU i runs nothing.
 func (k *Kernel) Idle(i int) bool { return k.threads.Idle()&(1<<i) != 0 }
+
+// IdleTime returns how long CPU i has had nothing to run, ns; the idle time that it is in the midst of is not counted yet.
+func (k *Kernel) IdleTime(i int) int64 { return k.cpus[i].idle.Load() }

@@ -16,6 +16,10 @@ const (
 	pid      = 1
 )
 
+// timerSlack is how much later than asked for nanosleep may return, ns: Linux' default (prctl(2), PR_SET_TIMERSLACK). The
+// runtime's monitor thread sleeps 20 µs at a time while it sees work, which would cost an idle machine most of what it uses.
+const timerSlack = 50_000
+
 // Syscall serves a SYSCALL from thread code; c is the thread's Context. Calls that only compute a value are in value, those
 // that may switch threads are here.
 func (k *Kernel) Syscall(cpu *trap.CPU, c *trap.Context) *trap.Context {
@@ -38,7 +42,7 @@ func (k *Kernel) Syscall(cpu *trap.CPU, c *trap.Context) *trap.Context {
 			return c
 		}
 		k.sched.Lock()
-		return k.block(cpu, waitSleep, 0, deadline(k.Now(), ns))
+		return k.block(cpu, waitSleep, 0, deadline(k.Now(), ns+timerSlack))
 	case linux.SYS_EPOLL_PWAIT:
 		return k.epollWait(cpu, c)
 	case linux.SYS_SCHED_YIELD:
