@@ -282,6 +282,9 @@ func (c *Caller) chown(p Path, uid, gid uint32) error {
 			if m&linux.S_IXGRP != 0 || !c.Cred.InGroup(in.GID()) && !c.Cred.Can(cred.FSETID) {
 				n &^= linux.S_ISGID
 			}
+			if n != m && !in.owned(c) {
+				return linux.EPERM
+			}
 			if n != m {
 				s.Valid, s.Mode = s.Valid|AttrMode, n&0o7777
 			}

@@ -208,6 +208,18 @@ func (c *Caller) LinkAt(olddir int, oldpath string, newdir int, newpath string, 
 	return c.link(old, w.at, l)
 }
 
+// mayLink is fs.protected_hardlinks: only who owns a file, or could as well copy it, may give it another name.
+func (c *Caller) mayLink(in *Inode) error {
+	if c.FS.v.Protect.Hardlinks.Load() == 0 || in.owned(c) {
+		return nil
+	}
+	m := in.Mode()
+	if m&linux.S_IFMT != linux.S_IFREG || m&linux.S_ISUID != 0 || m&(linux.S_ISGID|linux.S_IXGRP) == linux.S_ISGID|linux.S_IXGRP || in.Permit(c, 6) != nil {
+		return linux.EPERM
+	}
+	return nil
+}
+
 func (c *Caller) link(old, at Path, l last) error {
 	in, dir := old.Inode(), at.Dentry.inode
 	dir.dir.Lock()
@@ -225,6 +237,9 @@ func (c *Caller) link(old, at Path, l last) error {
 	}
 	if old.Mount != at.Mount {
 		return linux.EXDEV
+	}
+	if err := c.mayLink(in); err != nil {
+		return err
 	}
 	e, err := c.mayCreate(dir)
 	if err != nil {

@@ -135,8 +135,30 @@ func (c *Caller) openCreate(nd *walk, path string, flags, mode uint32) (*Descrip
 		if nd.at.Dentry.inode.IsDir() {
 			return nil, linux.EISDIR
 		}
+		if err := c.mayReuse(child.Parent().inode, nd.at.Dentry.inode); err != nil {
+			return nil, err
+		}
 		return c.openPath(nd.at, flags, false)
 	}
+}
+
+// mayReuse is fs.protected_regular and protected_fifos: O_CREAT of a file that is there, and somebody else's.
+func (c *Caller) mayReuse(dir, in *Inode) error {
+	level := int32(0)
+	switch in.Type() {
+	case linux.S_IFREG:
+		level = c.FS.v.Protect.Regular.Load()
+	case linux.S_IFIFO:
+		level = c.FS.v.Protect.FIFOs.Load()
+	}
+	m := dir.Mode()
+	if level == 0 || m&linux.S_ISVTX == 0 || in.UID() == dir.UID() || in.UID() == c.Cred.FSUID {
+		return nil
+	}
+	if m&0o002 != 0 || m&0o020 != 0 && level >= 2 {
+		return linux.EACCES
+	}
+	return nil
 }
 
 func (c *Caller) findOrCreate(nd *walk, name string, flags, mode uint32) (child *Dentry, made bool, err error) {

@@ -206,6 +206,12 @@ func (w *walk) follow(link *Dentry, rest string) (string, error) {
 		return "", linux.ELOOP
 	}
 	in := link.inode
+	if w.c.FS.v.Protect.Symlinks.Load() != 0 {
+		dir := w.at.Dentry.inode
+		if dir.Mode()&(linux.S_ISVTX|2) == linux.S_ISVTX|2 && in.UID() != w.c.Cred.FSUID && in.UID() != dir.UID() {
+			return "", linux.EACCES
+		}
+	}
 	if j, ok := in.node.(Jumper); ok {
 		if w.flags&NoMagic != 0 {
 			return "", linux.ELOOP

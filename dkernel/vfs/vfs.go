@@ -59,6 +59,9 @@ type VFS struct {
 	posix    posixState
 	openFIFO atomic.Pointer[FIFOOpener]
 
+	// Protect are the sysctls fs.protected_*: what may not be done with the files of others, above all in sticky directories.
+	Protect struct{ Hardlinks, Symlinks, Regular, FIFOs atomic.Int32 }
+
 	anon, pipes, sockets *FS // of files without a name
 	opened               atomic.Int64
 	coarse               atomic.Int64
@@ -73,6 +76,7 @@ func New(c Config) *VFS {
 	v := &VFS{now: c.Now, Frames: c.Frames}
 	v.mounts.Store(&map[mountPoint]*Mount{})
 	v.devices.init()
+	v.Protect.Hardlinks.Store(1) // as distributions set it
 	v.anon = v.NewFS(FSConfig{Type: "anon_inodefs", Magic: linux.ANON_INODE_MAGIC})
 	v.pipes = v.NewFS(FSConfig{Type: "pipefs", Magic: linux.PIPEFS_MAGIC})
 	v.sockets = v.NewFS(FSConfig{Type: "sockfs", Magic: linux.SOCKFS_MAGIC})

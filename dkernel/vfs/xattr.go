@@ -60,7 +60,7 @@ func (c *Caller) mayXattr(in *Inode, name string, write bool) error {
 	if len(name) > linux.XATTR_NAME_MAX {
 		return linux.ERANGE
 	}
-	class, rest, _ := strings.Cut(name, ".")
+	class, rest, dot := strings.Cut(name, ".")
 	refused := linux.ENODATA
 	if write {
 		refused = linux.EPERM
@@ -74,6 +74,8 @@ func (c *Caller) mayXattr(in *Inode, name string, write bool) error {
 		if write && !c.Cred.Can(cred.SYS_ADMIN) && !in.owned(c) {
 			return linux.EPERM
 		}
+	case "system":
+		return linux.EOPNOTSUPP // POSIX ACLs
 	case "user":
 		if t := in.Type(); t != linux.S_IFREG && t != linux.S_IFDIR {
 			return refused
@@ -81,6 +83,8 @@ func (c *Caller) mayXattr(in *Inode, name string, write bool) error {
 		if in.IsDir() && in.Mode()&linux.S_ISVTX != 0 && write && !in.owned(c) {
 			return linux.EPERM
 		}
+		fallthrough
+	default:
 		want := uint32(4)
 		if write {
 			want = 2
@@ -88,13 +92,11 @@ func (c *Caller) mayXattr(in *Inode, name string, write bool) error {
 		if err := in.Permit(c, want); err != nil {
 			return err
 		}
-	default:
-		return linux.EOPNOTSUPP // POSIX ACLs (system.) as well
-	}
-	if rest == "" {
-		if !strings.Contains(name, ".") {
+		if class != "user" || !dot {
 			return linux.EOPNOTSUPP
 		}
+	}
+	if rest == "" {
 		return linux.EINVAL
 	}
 	return nil

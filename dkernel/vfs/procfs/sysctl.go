@@ -4,9 +4,11 @@ import (
 	"encoding/hex"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"dinos/dkernel/vfs"
 	"dinos/dkernel/vfs/pseudo"
+	"dinos/kernel/linux"
 )
 
 // sysctls fills /proc/sys: what is the same everywhere, then what the kernel brings, which replaces it.
@@ -30,11 +32,23 @@ func (p *proc) sysctls(v *vfs.VFS, root *pseudo.Map) {
 		fixed("fs/file-max", "9223372036854775807"), fixed("fs/nr_open", "1048576"), fixed("fs/pipe-max-size", "1048576"),
 		fixed("fs/pipe-user-pages-soft", "16384"), fixed("fs/pipe-user-pages-hard", "0"), fixed("fs/aio-max-nr", "65536"), fixed("fs/aio-nr", "0"),
 		fixed("fs/inotify/max_queued_events", "16384"), fixed("fs/inotify/max_user_instances", "128"), fixed("fs/inotify/max_user_watches", "65536"),
-		fixed("fs/epoll/max_user_watches", "1048576"), fixed("fs/protected_hardlinks", "0"), fixed("fs/protected_symlinks", "0"),
-		fixed("fs/protected_fifos", "0"), fixed("fs/protected_regular", "0"), fixed("fs/suid_dumpable", "0"), fixed("fs/mount-max", "100000"),
+		fixed("fs/epoll/max_user_watches", "1048576"), fixed("fs/suid_dumpable", "0"), fixed("fs/mount-max", "100000"),
 		{Path: "fs/file-nr", Get: func() string { return strconv.FormatInt(v.OpenFiles(), 10) + "\t0\t9223372036854775807" }},
 		fixed("net/core/somaxconn", "4096"), fixed("net/core/rmem_max", "212992"), fixed("net/core/wmem_max", "212992"),
 		fixed("net/core/rmem_default", "212992"), fixed("net/core/wmem_default", "212992"),
+	}
+	for _, x := range []struct {
+		name  string
+		level *atomic.Int32
+	}{{"hardlinks", &v.Protect.Hardlinks}, {"symlinks", &v.Protect.Symlinks}, {"fifos", &v.Protect.FIFOs}, {"regular", &v.Protect.Regular}} {
+		all = append(all, Sysctl{Path: "fs/protected_" + x.name, Get: func() string { return strconv.Itoa(int(x.level.Load())) }, Set: func(_ *vfs.Caller, s string) error {
+			n, err := strconv.Atoi(s)
+			if err != nil || n < 0 || n > 2 {
+				return linux.EINVAL
+			}
+			x.level.Store(int32(n))
+			return nil
+		}})
 	}
 	at := map[string]int{}
 	for i, s := range all {

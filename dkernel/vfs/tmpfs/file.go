@@ -276,7 +276,7 @@ func (f *file) SetAttr(_ *vfs.Caller, in *vfs.Inode, s *vfs.SetAttr) error {
 	case s.Size > old:
 		f.clearTail(old)
 		in.SetSize(s.Size)
-	case s.Size < old:
+	default: // pages beyond the end, from fallocate(2), go even if the size stays
 		f.shrink(s.Size)
 	}
 	return nil
@@ -395,7 +395,7 @@ func (f *file) Allocate(c *vfs.Caller, d *vfs.Description, mode uint32, off, n i
 		f.clearTail(f.in.Size())
 		f.in.SetSize(off + n)
 	}
-	f.in.Changed()
+	f.in.Modified()
 	return nil
 }
 

@@ -2,6 +2,8 @@ package vfstest_test
 
 import (
 	"fmt"
+	"os"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -27,6 +29,7 @@ type world struct {
 	log  []string
 	// allocated: fallocate was called. What it has added is a hole to Linux' SEEK_HOLE until it is written, and data to ours.
 	allocated bool
+	users     bool
 }
 
 // same runs an operation on both and compares.
@@ -235,6 +238,9 @@ func (w *world) nameOp() {
 		n := min(w.offset(), 70000)
 		w.same(fmt.Sprintf("truncate %q %d", p, n), func(s side) string { return s.truncate(p, n) })
 	case 17:
+		if w.users { // it is about the real user, who stays the same
+			return
+		}
 		m := rapid.Uint32Range(0, 8).Draw(w.t, "access")
 		w.same(fmt.Sprintf("access %q %d", p, m), func(s side) string { return s.access(p, m) })
 	case 18:
@@ -262,48 +268,94 @@ func (w *world) xattrOp(p string) {
 
 // TestOracle runs random operations on the host's Linux and here: each must give the same.
 func TestOracle(t *testing.T) {
-	rapid.Check(t, func(rt *rapid.T) {
-		h := newHost(t)
-		defer h.end()
-		o := newOurs(t, h)
-		w := &world{t: rt, h: h, o: o}
-		defer func() {
-			for _, fd := range w.hfd {
-				h.close(fd)
+	rapid.Check(t, func(rt *rapid.T) { oracle(t, rt, false) })
+}
+
+// TestOracleUsers does so with several users, whose permissions differ.
+func TestOracleUsers(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can act as others")
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	rapid.Check(t, func(rt *rapid.T) { oracle(t, rt, true) })
+}
+
+func oracle(t *testing.T, rt *rapid.T, users bool) {
+	h := newHost(t)
+	defer h.end()
+	o := newOurs(t, h)
+	w := &world{t: rt, h: h, o: o, users: users}
+	if users {
+		require.NoError(t, os.Chmod(h.path+deep, 0o777))
+		require.NoError(t, o.FchmodAt(linux.AT_FDCWD, deep, 0o777, 0))
+		defer h.become(0)
+	}
+	defer func() {
+		for _, fd := range w.hfd {
+			h.close(fd)
+		}
+	}()
+	for range rapid.IntRange(1, 60).Draw(rt, "steps") {
+		switch rapid.IntRange(0, 10).Draw(rt, "op") {
+		case 0, 1, 2:
+			w.open()
+		case 3, 4, 5:
+			w.nameOp()
+		case 6, 7:
+			w.dataOp()
+		case 8:
+			w.lockOp()
+		case 9:
+			if len(w.hfd) > 0 {
+				w.closeAt(rapid.IntRange(0, len(w.hfd)-1).Draw(rt, "close"))
 			}
-		}()
-		for range rapid.IntRange(1, 60).Draw(rt, "steps") {
-			switch rapid.IntRange(0, 9).Draw(rt, "op") {
-			case 0, 1, 2:
-				w.open()
-			case 3, 4, 5:
-				w.nameOp()
-			case 6, 7:
-				w.dataOp()
-			case 8:
-				w.lockOp()
-			case 9:
-				if len(w.hfd) > 0 {
-					w.closeAt(rapid.IntRange(0, len(w.hfd)-1).Draw(rt, "close"))
-				}
+		case 10:
+			w.userOp()
+		}
+	}
+	if users {
+		w.become(0)
+	}
+	for _, p := range paths {
+		w.same(fmt.Sprintf("lstat %q", p), func(s side) string { return s.stat(p, linux.AT_SYMLINK_NOFOLLOW) })
+		w.same(fmt.Sprintf("stat %q", p), func(s side) string { return s.stat(p, 0) })
+	}
+	for len(w.hfd) > 0 {
+		w.closeAt(0)
+	}
+	defer func() {
+		if rt.Failed() {
+			for _, l := range w.log {
+				rt.Log(l)
 			}
 		}
-		for _, p := range paths {
-			w.same(fmt.Sprintf("lstat %q", p), func(s side) string { return s.stat(p, linux.AT_SYMLINK_NOFOLLOW) })
-			w.same(fmt.Sprintf("stat %q", p), func(s side) string { return s.stat(p, 0) })
-		}
-		for len(w.hfd) > 0 {
-			w.closeAt(0)
-		}
-		defer func() {
-			if rt.Failed() {
-				for _, l := range w.log {
-					rt.Log(l)
-				}
-			}
-		}()
-		clean(rt, o)
-	})
+	}()
+	clean(rt, o)
+}
+
+func (w *world) become(id int) {
+	w.log = append(w.log, fmt.Sprintf("become %d", id))
+	w.h.become(id)
+	w.o.become(id)
+}
+
+// userOp changes who acts, or whose a file is.
+func (w *world) userOp() {
+	if !w.users {
+		return
+	}
+	id := rapid.SampledFrom([]int{0, 1000, 1001}).Draw(w.t, "user")
+	if rapid.Bool().Draw(w.t, "become") {
+		w.become(id)
+		return
+	}
+	p, g := w.path("path"), rapid.SampledFrom([]uint32{0, 1000, 1001, 1<<32 - 1}).Draw(w.t, "group")
+	u := uint32(id)
+	if rapid.Bool().Draw(w.t, "keep") {
+		u = 1<<32 - 1
+	}
+	w.same(fmt.Sprintf("chown %q %d %d", p, u, g), func(s side) string { return s.chown(p, u, g) })
 }
 
 // clean removes all files and checks that nothing is left of them.

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -58,6 +59,8 @@ type side interface {
 	getxattr(path, name string) string
 	listxattr(path string) string
 	removexattr(path, name string) string
+	// become acts as another user from here on, as setfsuid(2) and setfsgid(2) do.
+	become(id int)
 	end()
 }
 
@@ -285,6 +288,14 @@ func (h *host) removexattr(path, name string) string {
 	return h.do(syscall.SYS_REMOVEXATTR, h.path+deep+"/"+path, name)
 }
 
+// become needs the goroutine locked to its thread: that is whose ids these are.
+func (h *host) become(id int) {
+	// To root first, or the group could not be changed.
+	_, _ = call(syscall.SYS_SETFSUID, 0)
+	_, _ = call(syscall.SYS_SETFSGID, id)
+	_, _ = call(syscall.SYS_SETFSUID, id)
+}
+
 // times shows times that the test has set itself; others are the clock's.
 func times(a, m int64) string {
 	s := ""
@@ -362,6 +373,13 @@ func hostCred(t testing.TB) *cred.Cred {
 func newOurs(t testing.TB, h *host) *ours {
 	o := &ours{Rig: vfstest.New(t, 3), h: h}
 	o.Caller.Cred = hostCred(t)
+	for name, x := range map[string]*atomic.Int32{"hardlinks": &o.V.Protect.Hardlinks, "symlinks": &o.V.Protect.Symlinks, "regular": &o.V.Protect.Regular} {
+		b, err := os.ReadFile("/proc/sys/fs/protected_" + name)
+		require.NoError(t, err)
+		n, err := strconv.Atoi(strings.TrimSpace(string(b)))
+		require.NoError(t, err)
+		x.Store(int32(n))
+	}
 	mask := syscall.Umask(0)
 	syscall.Umask(mask)
 	root := o.NewCaller()
@@ -374,6 +392,18 @@ func newOurs(t testing.TB, h *host) *ours {
 	o.dir, err = o.OpenAt(linux.AT_FDCWD, deep, linux.O_DIRECTORY, 0)
 	require.NoError(t, err)
 	return o
+}
+
+// fsCaps are the capabilities that go when the file system user is not root (capabilities(7), "Effect of user ID changes").
+const fsCaps = cred.Caps(1<<cred.CHOWN | 1<<cred.DAC_OVERRIDE | 1<<cred.DAC_READ_SEARCH | 1<<cred.FOWNER | 1<<cred.FSETID | 1<<cred.LINUX_IMMUTABLE | 1<<cred.MKNOD | 1<<32)
+
+func (o *ours) become(id int) {
+	c := *hostCred(o.h.t)
+	c.FSUID, c.FSGID = uint32(id), uint32(id)
+	if id != 0 {
+		c.Effective &^= fsCaps
+	}
+	o.Cred = &c
 }
 
 func (o *ours) end() { o.Files.Leave(o.Caller) }
