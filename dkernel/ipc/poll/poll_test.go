@@ -155,5 +155,8 @@ func TestWaits(t *testing.T) {
 	require.Equal(t, linux.EFAULT, err)
 	th.Calm()
 	_, _ = th.Write(ev, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+	if ipctest.Race {
+		return // pools are not what they are
+	}
 	require.Zero(t, testing.AllocsPerRun(100, func() { _, _ = Poll(&th.Caller, addr, 2, wait.Forever) }))
 }

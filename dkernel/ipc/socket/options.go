@@ -70,7 +70,10 @@ func (o *Options) Deadline(now func() int64, send bool) int64 {
 	case t < 0:
 		return 0
 	}
-	return now() + t
+	if at := now() + t; at > 0 {
+		return at
+	}
+	return wait.Forever
 }
 
 // Int is the value of an option that is a number.
@@ -120,7 +123,7 @@ func (o *Options) Get(name int) (v []byte, ok bool) {
 		return Int(0), true
 	}
 	if switches[name] {
-		return Bool(o.flags[name]), true
+		return Bool(o.flags[name] && name != linux.SO_BSDCOMPAT), true // which Linux ignores
 	}
 	return nil, false
 }
@@ -176,7 +179,10 @@ func (o *Options) Set(c *vfs.Caller, name int, v []byte) (ok bool, err error) {
 		if len(v) < 8 {
 			return true, linux.EINVAL
 		}
-		o.linger = linux.Linger{OnOff: min(1, max(n, -n)), Linger: int32(le.Uint32(v[4:]))}
+		o.linger.OnOff = 0
+		if n != 0 {
+			o.linger = linux.Linger{OnOff: 1, Linger: int32(le.Uint32(v[4:]))}
+		}
 	case linux.SO_RCVTIMEO, linux.SO_RCVTIMEO_NEW:
 		return true, setTime(&o.recvTime, v)
 	case linux.SO_SNDTIMEO, linux.SO_SNDTIMEO_NEW:
@@ -212,7 +218,7 @@ func setTime(t *int64, v []byte) error {
 		return linux.EDOM
 	case sec < 0:
 		*t = -1
-	case sec > 1<<33:
+	case sec >= (1<<63-1)/1_000_000_000-1:
 		*t = 0
 	default:
 		*t = sec*1e9 + usec*1000

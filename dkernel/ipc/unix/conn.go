@@ -74,7 +74,8 @@ func (s *sock) bindAbstract(name string) error {
 	n := &s.sys.names
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.abstract[name] != nil {
+	k := abstractName{s.typ, name}
+	if n.abstract[k] != nil {
 		return linux.EADDRINUSE
 	}
 	s.mu.Lock()
@@ -83,7 +84,7 @@ func (s *sock) bindAbstract(name string) error {
 		return linux.EINVAL
 	}
 	s.name = name
-	n.abstract[name] = s
+	n.abstract[k] = s
 	return nil
 }
 
@@ -114,7 +115,7 @@ func (s *sock) find(c *vfs.Caller, name string) (*sock, error) {
 	if name[0] == 0 {
 		n := &s.sys.names
 		n.mu.Lock()
-		k = n.abstract[name]
+		k = n.abstract[abstractName{s.typ, name}]
 		n.mu.Unlock()
 		if k == nil {
 			return nil, linux.ECONNREFUSED
@@ -349,7 +350,7 @@ func (s *sock) Accept(c *vfs.Caller, d *vfs.Description) (socket.Socket, error) 
 			s.pending[0] = nil
 			s.pending = s.pending[1:]
 			return nil
-		case s.shut&shutRead != 0:
+		case s.shut&shutRead != 0 && sl != nil:
 			return linux.EINVAL
 		}
 		return linux.EAGAIN
@@ -429,8 +430,8 @@ func (s *sock) release() {
 	if name != "" && name[0] == 0 {
 		n := &s.sys.names
 		n.mu.Lock()
-		if n.abstract[name] == s {
-			delete(n.abstract, name)
+		if k := (abstractName{s.typ, name}); n.abstract[k] == s { // not just one that was accepted by who has it
+			delete(n.abstract, k)
 		}
 		n.mu.Unlock()
 	}

@@ -24,20 +24,29 @@ type packet struct {
 // unknown is whom a message is from that was sent while nobody wanted to know (SO_PASSCRED).
 var unknown = linux.Ucred{UID: 65534, GID: 65534}
 
-// smallSize is what packets are made to hold, so that most need no other memory.
-const smallSize = 512
+// Packets are kept, so that sending small messages and long streams allocates nothing. They are of two sizes, so that small messages
+// that wait do not hold much memory; those in between are the garbage collector's.
+const (
+	smallSize = 512
+	largeFrom = 16384
+	largeSize = 65536
+)
 
-// keepSize is how much memory an unused packet keeps.
-const keepSize = 8192
-
-// packets are kept, so that sending allocates nothing.
-var packets = sync.Pool{New: func() any { return &packet{buf: make([]byte, smallSize)} }}
+var (
+	small = sync.Pool{New: func() any { return &packet{buf: make([]byte, smallSize)} }}
+	large = sync.Pool{New: func() any { return &packet{buf: make([]byte, largeSize)} }}
+)
 
 // newPacket makes a packet for n bytes.
 func newPacket(n int) *packet {
-	p := packets.Get().(*packet)
-	if n > len(p.buf) {
-		p.buf = make([]byte, 1<<bits.Len(uint(n-1)))
+	var p *packet
+	switch {
+	case n <= smallSize:
+		p = small.Get().(*packet)
+	case n >= largeFrom && n <= largeSize:
+		p = large.Get().(*packet)
+	default:
+		p = &packet{buf: make([]byte, n)}
 	}
 	p.data = p.buf[:n]
 	return p
@@ -76,8 +85,11 @@ func (p *packet) free(sys *System) {
 	p.uncharge()
 	buf := p.buf
 	*p = packet{buf: buf}
-	if len(buf) <= keepSize {
-		packets.Put(p)
+	switch len(buf) {
+	case smallSize:
+		small.Put(p)
+	case largeSize:
+		large.Put(p)
 	}
 }
 

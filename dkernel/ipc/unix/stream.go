@@ -198,17 +198,21 @@ func (s *sock) recvStream(c *vfs.Caller, d *vfs.Description, io *uio.IO, m *sock
 // try takes what there is: linux.EAGAIN if that is not enough.
 func (r *reader) try() error {
 	s := r.s
-	s.read.Lock()
-	err := r.take()
-	s.read.Unlock()
-	if err != nil || r.done || r.n >= r.target {
-		return err
+	for {
+		s.read.Lock()
+		err := r.take()
+		s.read.Unlock()
+		if err != nil || r.done || r.n >= r.target || r.io.Len() == 0 && r.n == 0 && s.some() {
+			return err
+		}
+		s.mu.Lock()
+		if s.head == nil {
+			break
+		}
+		s.mu.Unlock() // it came this moment
 	}
-	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case s.head != nil:
-		return nil // it came this moment, or io has no room
 	case s.err != 0:
 		e := s.err
 		s.err = 0
@@ -217,6 +221,13 @@ func (r *reader) try() error {
 		return nil
 	}
 	return linux.EAGAIN
+}
+
+// some tells whether there is something to read.
+func (s *sock) some() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.head != nil
 }
 
 // take moves what is in the queue to io. s.read is held.

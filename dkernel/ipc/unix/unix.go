@@ -28,8 +28,8 @@ type System struct {
 
 	names struct {
 		mu       sync.Mutex
-		abstract map[string]*sock // by name without the 0 in front
-		next     uint32           // of names that are made up
+		abstract map[abstractName]*sock
+		next     uint32 // of names that are made up
 	}
 	flight flight
 }
@@ -37,9 +37,15 @@ type System struct {
 // New makes a System. now is the clock of wait.Sleeper's deadlines, in ns.
 func New(now func() int64) *System {
 	s := &System{now: now}
-	s.names.abstract = map[string]*sock{}
+	s.names.abstract = map[abstractName]*sock{}
 	s.flight.files = map[*sock]*flying{}
 	return s
+}
+
+// abstractName is a name that is no path, with its 0 in front. Each type of sockets has its own, as on Linux.
+type abstractName struct {
+	typ  int
+	name string
 }
 
 type state uint8
