@@ -99,7 +99,7 @@ func (c *chaos) event() {
 // dead had is free again.
 func TestChaos(t *testing.T) {
 	const seed = 21
-	events := 25
+	events := 16
 	if long() {
 		events = 500
 	}

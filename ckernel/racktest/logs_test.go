@@ -179,6 +179,16 @@ func TestRoutes(t *testing.T) {
 	require.Equal(t, proto.CodeNotFound, remote.Code)
 }
 
+// hostConn is the host tool's connection to the ckernel, once it is up.
+func hostConn(t *testing.T, r *Rack) (c *rpc.Conn) {
+	until(t, "the host tool hears of the ckernel", func() (ok bool) {
+		var err error
+		c, err = r.Host.Conn(0)
+		return err == nil
+	})
+	return c
+}
+
 // TestPrograms runs programs through the ckernel on a dkernel that has a handler for them.
 func TestPrograms(t *testing.T) {
 	r := New(t, Options{Dkernels: 1})
@@ -221,8 +231,7 @@ func TestPrograms(t *testing.T) {
 	require.EqualValues(t, 3, w.Status)
 	require.ErrorContains(t, r.Call(ctx, &proto.WaitProcess{PID: 9}, &w), "no process 9")
 
-	c, err := r.Host.Conn(0)
-	require.NoError(t, err)
+	c := hostConn(t, r)
 	var ran proto.RunReply
 	s, err := c.Open(ctx, &proto.Run{Want: proto.Want{Machine: -1}, Path: "/bin/cat"}, &ran, 0)
 	require.NoError(t, err)
@@ -247,8 +256,7 @@ func TestJournal(t *testing.T) {
 	ready(t, one)
 	require.NoError(t, one.Node.Say(1, "first words"))
 	require.NoError(t, one.Node.Say(1, "second words"))
-	c, err := r.Host.Conn(0)
-	require.NoError(t, err)
+	c := hostConn(t, r)
 	read := func(q *proto.ReadLog) string {
 		s, err := c.Open(ctx, q, &proto.ReadLogReply{}, 0)
 		require.NoError(t, err)
@@ -262,7 +270,7 @@ func TestJournal(t *testing.T) {
 	only := read(&proto.ReadLog{Machine: 1, Lines: 1})
 	require.Contains(t, only, "dkernel1: second words\n")
 	require.NotContains(t, only, "first")
-	_, err = c.Open(ctx, &proto.ReadLog{Machine: 17}, &proto.ReadLogReply{}, 0)
+	_, err := c.Open(ctx, &proto.ReadLog{Machine: 17}, &proto.ReadLogReply{}, 0)
 	require.ErrorContains(t, err, "machine 17, want 0 to 3")
 
 	s, err := c.Open(ctx, &proto.ReadLog{Machine: 1, Follow: true, Lines: 1}, &proto.ReadLogReply{}, 0)

@@ -196,7 +196,7 @@ func TestRackShutdown(t *testing.T) {
 // TestCkernelRestarts kills the ckernel again and again under load: dkernels and what they hold outlive it.
 func TestCkernelRestarts(t *testing.T) {
 	const seed = 3
-	kills := 6
+	kills := 4
 	if long() {
 		kills = 50
 	}

@@ -21,6 +21,7 @@
 //	1  check of the generation; by the machine
 //	2  of the ckernel: the rack's generation if its slices are known to be zero; by the host tool, taken by the ckernel
 //	3  check of the fence; by the ckernel
+//	4  the generation, once the life has attached to its rings: what was sent before is lost; by the machine
 //
 // # Mending
 //

@@ -18,12 +18,25 @@ func (p *Peer) mend(peer int) {
 		p.cfg.Log(fmt.Sprintf("peer: %s is not generation %d: connecting anew", p.Name(peer), c.Peer()))
 		c.Close()
 	}
+	if c != nil && c.Err() == nil && c.Peer() == 0 && p.runs(peer) != 0 {
+		c.Close() // its greeting came before this peer had attached to the ring
+	}
 	missing := c == nil || errors.Is(c.Err(), rpc.ErrClosed)
 	if p.self < peer {
 		p.mendAsLower(peer, corrupt, missing)
 	} else if corrupt || missing {
 		p.mendAsHigher(peer, missing)
 	}
+}
+
+// runs is the life of a peer that has attached to its rings, 0 if the block does not say so.
+func (p *Peer) runs(peer int) uint32 {
+	b := p.blocks[peer]
+	g := b.Generation.Load()
+	if g == 0 || b.Mailbox[mailCheck].Load() != p.checkOf(peer, g) || b.Mailbox[mailRuns].Load() != g {
+		return 0
+	}
+	return uint32(g)
 }
 
 // misled reports whether a connection takes its peer for a life that has never been, because a frame was damaged: it would ignore all
@@ -97,7 +110,7 @@ func (p *Peer) connect(peer int) error {
 	if err != nil {
 		return err
 	}
-	cfg.Generation, cfg.Handlers = uint32(p.gen), &p.mux
+	cfg.Generation, cfg.Peer, cfg.Handlers = uint32(p.gen), p.runs(peer), &p.mux
 	cfg.Calls, cfg.Workers, cfg.Timeout, cfg.Spin = p.cfg.Calls, p.cfg.Workers, p.cfg.Timeout, p.cfg.Spin
 	cfg.Notify = func() { p.ring(peer) }
 	if p.cfg.OnPeer != nil {

@@ -26,6 +26,7 @@ const (
 	mailCheck = 1 // mailbox word: tells a generation from damage
 	mailZero  = 2 // mailbox word of the ckernel: the host tool says that the slices of this rack (its generation) are zero
 	mailFence = 3 // mailbox word: tells a fence from damage; by the ckernel
+	mailRuns  = 4 // mailbox word: the generation, once this life has attached to its rings
 )
 
 // Errors.
@@ -293,8 +294,8 @@ func (p *Peer) State() layout.State { return layout.State(p.state.Load()) }
 // Doorbell is what the interrupt of the doorbell calls: there may be something in the rings. It does not block.
 func (p *Peer) Doorbell() { p.loop.Wake() }
 
-// Conn is the connection to a peer. The error wraps ErrNoConn while there is none: before Run, after it, and while rings that
-// were damaged are made anew. A caller asks again for each call, since a mended connection is another one.
+// Conn is the connection to a peer. The error wraps ErrNoConn while there is none: before Run, after it, before the peer was up for
+// the first time (it would not see what was sent before), and while rings that were damaged are made anew. A caller asks again for each call, since a mended connection is another one.
 func (p *Peer) Conn(peer int) (*rpc.Conn, error) {
 	if peer < 0 || peer >= len(p.conns) || peer == p.self {
 		return nil, fmt.Errorf("%w: to peer %d, want 0 to %d but %d", ErrNoConn, peer, len(p.conns)-1, p.self)
@@ -305,6 +306,9 @@ func (p *Peer) Conn(peer int) (*rpc.Conn, error) {
 	}
 	if err := c.Err(); err != nil {
 		return nil, fmt.Errorf("%w: to %s: %w", ErrNoConn, p.Name(peer), err)
+	}
+	if c.Peer() == 0 {
+		return nil, fmt.Errorf("%w: %s was not up yet", ErrNoConn, p.Name(peer))
 	}
 	return c, nil
 }
@@ -381,6 +385,9 @@ func (p *Peer) Tick() error {
 		if i != p.self {
 			p.mend(i)
 		}
+	}
+	if b.Mailbox[mailRuns].Load() != p.gen {
+		b.Mailbox[mailRuns].Store(p.gen)
 	}
 	if now := p.cfg.Clock.Now(); now-p.last >= int64(time.Second) || p.last == 0 {
 		p.last = now
