@@ -146,7 +146,7 @@ func TestNoStaleTranslation(t *testing.T) {
 		spots := make([]spot, 8)
 		base := uint64(0x10000000)
 		done := spinners(m, s, 3, base, spots, MapError)
-		churn(t, s, base, spots, rounds(600))
+		churn(t, s, base, spots, rounds(300))
 		seen, err := done()
 		require.NoError(t, err)
 		require.Greater(t, seen, 100)
@@ -261,7 +261,7 @@ func TestForkUnderLoad(t *testing.T) {
 		}
 		return out
 	}
-	for range rounds(150) {
+	for range rounds(100) {
 		c, err := s.Fork()
 		require.NoError(t, err)
 		first := look(c)
@@ -304,7 +304,7 @@ func TestChaos(t *testing.T) {
 				defer wg.Done()
 				defer c.stop()
 				rng := rand.New(rand.NewPCG(uint64(g), 99))
-				for range rounds(1500) {
+				for range rounds(1000) {
 					chaos(c, rng, files)
 				}
 			}()
