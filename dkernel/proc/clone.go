@@ -237,6 +237,7 @@ func (t *Thread) inherit(np *Process, a *linux.CloneArgs) {
 	np.exec = p.exec
 	np.barriers = p.barriers
 	np.oomAdj.Store(p.oomAdj.Load())
+	np.trace = p.trace
 	np.user.Store(p.user.Load())
 	switch {
 	case a.Flags&linux.CLONE_SIGHAND != 0:

@@ -135,4 +135,6 @@ type Spec struct {
 	Limits *Limits // nil: DefaultLimits
 	// SameSession makes the process lead a group in init's session, not a session.
 	SameSession bool
+	// Trace is told of each system call, as text, of all threads of the process and of those that descend from it, in their goroutines; or nil.
+	Trace func(t *Thread, line []byte)
 }

@@ -68,7 +68,8 @@ func (s *space) release() {
 type Process struct {
 	sys   *System
 	id    *pid
-	born  int64 // CLOCK_MONOTONIC
+	trace func(*Thread, []byte) // Spec.Trace; it does not change
+	born  int64                 // CLOCK_MONOTONIC
 	user  atomic.Pointer[user]
 	space atomic.Pointer[space] // nil of a zombie
 	acts  atomic.Pointer[signal.Actions]
@@ -134,6 +135,9 @@ type ExecInfo struct {
 	DataStart, DataEnd uint64
 	BrkStart           uint64
 }
+
+// Trace is Spec.Trace of the process that this one descends from.
+func (p *Process) Trace() func(t *Thread, line []byte) { return p.trace }
 
 // PID is the process id.
 func (p *Process) PID() int32 { return p.id.n }

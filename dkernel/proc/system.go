@@ -96,14 +96,18 @@ const maxName = 64
 
 // Uname returns the names; personality is the asking process', which may want to hear of an older kernel.
 func (t *Thread) Uname() Utsname {
-	s := t.sys
-	s.uts.mu.Lock()
-	defer s.uts.mu.Unlock()
-	u := Utsname{"Linux", s.uts.host, s.cfg.Release, s.cfg.Version, "x86_64", s.uts.domain}
+	u := t.sys.Uname()
 	if t.personality.Load()&uname26 != 0 {
 		u.Release = "2.6.60"
 	}
 	return u
+}
+
+// Uname returns the names.
+func (s *System) Uname() Utsname {
+	s.uts.mu.Lock()
+	defer s.uts.mu.Unlock()
+	return Utsname{"Linux", s.uts.host, s.cfg.Release, s.cfg.Version, "x86_64", s.uts.domain}
 }
 
 // uname26 is UNAME26 of personality(2).

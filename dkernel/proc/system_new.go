@@ -80,7 +80,7 @@ func (s *System) Spawn(x *Spec) (*Thread, error) {
 		p.limits = *x.Limits
 	}
 	p.acts.Store(signal.NewActions())
-	p.exec = x.Exec
+	p.exec, p.trace = x.Exec, x.Trace
 	p.prctl = newProcessPrctl()
 	c := x.Cred
 	if c == nil {
