@@ -6,6 +6,7 @@ import (
 
 	"dinos/dkernel/wait"
 	"dinos/kernel/linux"
+	"dinos/kernel/ureg"
 )
 
 // nBuckets is a power of two, more than threads that are likely to wait at the same time on the same CPUs.
@@ -260,6 +261,9 @@ func (t *Table) Wake(mem Memory, addr uint64, shared bool, n int, bits uint32) (
 		return 0, err
 	}
 	key, err := mem.FutexKey(addr, shared, false)
+	if err == linux.EFAULT && !shared && addr < ureg.UserTop {
+		return 0, nil // Linux does not look at the memory: nobody waits where nothing is
+	}
 	if err != nil {
 		return 0, err
 	}

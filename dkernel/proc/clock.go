@@ -15,7 +15,7 @@ func (c clockID) cpu() bool {
 	return c < 0 || c == linux.CLOCK_PROCESS_CPUTIME_ID || c == linux.CLOCK_THREAD_CPUTIME_ID
 }
 func (c clockID) wall() bool {
-	return c == linux.CLOCK_REALTIME || c == linux.CLOCK_TAI || c == linux.CLOCK_REALTIME_ALARM
+	return c == linux.CLOCK_REALTIME || c == linux.CLOCK_TAI
 }
 func (c clockID) pid() int32   { return int32(^(c >> 3)) }
 func (c clockID) thread() bool { return c&4 != 0 }
@@ -83,7 +83,7 @@ func (k *cpuClock) of(u *usage) int64 {
 	return u.utime + u.stime
 }
 
-// ClockGettime is clock_gettime(2), in ns. linux.EINVAL.
+// ClockGettime is clock_gettime(2), in ns. linux.EINVAL; so are the alarm clocks, as on a Linux without a clock that could wake it.
 func (t *Thread) ClockGettime(id int32) (int64, error) {
 	c := clockID(id)
 	if c.cpu() {
@@ -94,9 +94,9 @@ func (t *Thread) ClockGettime(id int32) (int64, error) {
 		return k.now(), nil
 	}
 	switch c {
-	case linux.CLOCK_REALTIME, linux.CLOCK_REALTIME_COARSE, linux.CLOCK_TAI, linux.CLOCK_REALTIME_ALARM:
+	case linux.CLOCK_REALTIME, linux.CLOCK_REALTIME_COARSE, linux.CLOCK_TAI:
 		return t.sys.clock.Realtime(), nil
-	case linux.CLOCK_MONOTONIC, linux.CLOCK_MONOTONIC_RAW, linux.CLOCK_MONOTONIC_COARSE, linux.CLOCK_BOOTTIME, linux.CLOCK_BOOTTIME_ALARM:
+	case linux.CLOCK_MONOTONIC, linux.CLOCK_MONOTONIC_RAW, linux.CLOCK_MONOTONIC_COARSE, linux.CLOCK_BOOTTIME:
 		return t.sys.clock.Monotonic(), nil
 	}
 	return 0, linux.EINVAL
@@ -126,7 +126,8 @@ func (t *Thread) Nanosleep(req linux.Timespec, rem uint64) error {
 func (t *Thread) ClockNanosleep(id int32, flags uint32, req linux.Timespec, rem uint64) error {
 	c := clockID(id)
 	switch c {
-	case linux.CLOCK_MONOTONIC_RAW, linux.CLOCK_REALTIME_COARSE, linux.CLOCK_MONOTONIC_COARSE:
+	case linux.CLOCK_MONOTONIC_RAW, linux.CLOCK_REALTIME_COARSE, linux.CLOCK_MONOTONIC_COARSE, linux.CLOCK_THREAD_CPUTIME_ID,
+		linux.CLOCK_REALTIME_ALARM, linux.CLOCK_BOOTTIME_ALARM:
 		return linux.EOPNOTSUPP
 	}
 	if _, err := t.ClockGettime(id); err != nil {

@@ -305,7 +305,7 @@ func TestClocks(t *testing.T) {
 		require.EqualValues(t, 11, get(^id<<3|2), "clock_getcpuclockid")
 		require.EqualValues(t, 5, get(^id<<3|1))
 		require.EqualValues(t, 11, get(^u.TID()<<3|6), "pthread_getcpuclockid")
-		for _, bad := range []int32{10, 12, 99, -1, ^int32(9999)<<3 | 2, ^id<<3 | 3, ^int32(1)<<3 | 6} {
+		for _, bad := range []int32{10, 12, 99, linux.CLOCK_REALTIME_ALARM, -1, ^int32(9999)<<3 | 2, ^id<<3 | 3, ^int32(1)<<3 | 6} {
 			_, err := u.ClockGettime(bad)
 			require.Equal(t, linux.EINVAL, err, "%d", bad)
 		}
@@ -317,7 +317,8 @@ func TestClocks(t *testing.T) {
 		_, err = u.ClockGetres(12)
 		require.Equal(t, linux.EINVAL, err)
 
-		for id, want := range map[int32]error{linux.CLOCK_MONOTONIC_RAW: linux.EOPNOTSUPP, linux.CLOCK_THREAD_CPUTIME_ID: linux.EINVAL, 12: linux.EINVAL} {
+		for id, want := range map[int32]error{linux.CLOCK_MONOTONIC_RAW: linux.EOPNOTSUPP, linux.CLOCK_THREAD_CPUTIME_ID: linux.EOPNOTSUPP,
+			linux.CLOCK_BOOTTIME_ALARM: linux.EOPNOTSUPP, -2: linux.EINVAL, 12: linux.EINVAL} {
 			require.Equal(t, want, u.ClockNanosleep(id, 0, linux.Timespec{}, 0), "%d", id)
 		}
 		require.Equal(t, linux.EINVAL, u.Nanosleep(linux.Timespec{Nsec: 1e9}, 0))
