@@ -49,8 +49,11 @@ func runAlone(m *machine.Machine) error {
 	}
 	if lines := p.Kernel.Table.Missed(); len(lines) > 0 {
 		fmt.Println("dinos: system calls that are not served:")
-		for _, l := range lines {
+		for _, l := range lines[:min(len(lines), maxMissed)] {
 			fmt.Println("  " + l)
+		}
+		if n := len(lines) - maxMissed; n > 0 {
+			fmt.Printf("  and %d more\n", n)
 		}
 	}
 	if status != 0 {
@@ -60,6 +63,9 @@ func runAlone(m *machine.Machine) error {
 	machine.Exit(testproto.ExitPass)
 	return errors.New("the machine did not end")
 }
+
+// maxMissed is how many calls that are not served are listed.
+const maxMissed = 20
 
 // words splits a command into words at blanks that are not between single quotes.
 func words(line string) ([]string, error) {
