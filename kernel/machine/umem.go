@@ -26,17 +26,17 @@ var errNoSlice = errors.New("machine: no memory left for programs")
 // Take takes a slice.
 func (OwnSlices) Take() (slice uint64, err error) {
 	var pa uint64
+	var ok bool // not an error: kernel code stores no pointers
 	kernel.Run(func(*trap.CPU) {
 		kernel.LockVM()
 		st := kernel.Frames.Stats()
-		if st.Free*mem.FrameSize < keepFree(st.Total*mem.FrameSize)+mem.BlockSize {
-			err = mem.ErrNoMemory
-		} else {
-			pa, err = kernel.Frames.Alloc2M()
+		if st.Free*mem.FrameSize >= keepFree(st.Total*mem.FrameSize)+mem.BlockSize {
+			p, err := kernel.Frames.Alloc2M()
+			pa, ok = p, err == nil
 		}
 		kernel.UnlockVM()
 	})
-	if err != nil {
+	if !ok {
 		return 0, errNoSlice
 	}
 	return pa / mem.BlockSize, nil

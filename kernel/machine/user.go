@@ -140,13 +140,15 @@ func RetireUser(root uint64) {
 
 // UserFrame gives a frame of RAM, cleared, for tests of ring 3.
 func UserFrame() (phys uint64, b []byte, err error) {
+	var ok bool // not an error: kernel code stores no pointers
 	kernel.Run(func(*trap.CPU) {
 		kernel.LockVM()
-		phys, err = kernel.Frames.Alloc4K()
+		pa, err := kernel.Frames.Alloc4K()
+		phys, ok = pa, err == nil
 		kernel.UnlockVM()
 	})
-	if err != nil {
-		return 0, nil, err
+	if !ok {
+		return 0, nil, mem.ErrNoMemory
 	}
 	b = physBytes(phys, mem.FrameSize)
 	clear(b)
