@@ -62,7 +62,11 @@ func startPrograms(m *machine.Machine, n *ctl.Node, l *launch.Launcher) error {
 		return err
 	}
 	complain := func(err error) { machine.Print(fmt.Sprintf("dinos %s: %v", m.Name, err)) }
-	p, err := programs.New(programs.Config{Machine: m, Memory: memory, Base: machine.Physical(memory),
+	var root []byte
+	if len(m.Boot.Modules) > 0 {
+		root = m.Module(0)
+	}
+	p, err := programs.New(programs.Config{Machine: m, Memory: memory, Base: machine.Physical(memory), Root: root, RootName: "/init",
 		Source: slices.New(n, rack, n.Self(), complain), Hostname: m.Name, Exited: l.Exited})
 	if err != nil {
 		return err
@@ -70,7 +74,7 @@ func startPrograms(m *machine.Machine, n *ctl.Node, l *launch.Launcher) error {
 	if err := p.MountHost(hostCalls{n}); err != nil {
 		complain(fmt.Errorf("no directory of the host at /host: %w", err))
 	}
-	l.Serve(launch.Config{Kernel: p.Kernel, System: p.Procs, VFS: p.VFS, Home: uint16(n.Self()), Now: func() int64 { return int64(machine.Now()) }})
+	l.Serve(launch.Config{Kernel: p.Kernel, System: p.Procs, VFS: p.VFS, Home: uint16(n.Self()), NewRoot: p.NewRoot, Now: func() int64 { return int64(machine.Now()) }})
 	return nil
 }
 

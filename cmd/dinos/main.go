@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -12,7 +13,9 @@ import (
 
 func main() {
 	if err := run(os.Args[1:], os.Stdin, os.Stdout); err != nil {
-		fmt.Fprintln(os.Stderr, "dinos:", err)
+		if p := (*programError)(nil); !errors.As(err, &p) { // how a program ended is the status' business
+			fmt.Fprintln(os.Stderr, "dinos:", err)
+		}
 		os.Exit(exitStatus(err))
 	}
 }

@@ -19,7 +19,7 @@ import (
 )
 
 // programPath is where programs that are named without a slash are looked for, in the file system of the rack.
-var programPath = []string{"/bin", "/usr/bin", "/sbin", "/usr/sbin", "/host"}
+var programPath = []string{"/bin", "/usr/bin", "/sbin", "/usr/sbin"}
 
 // programError is that a program did not end well: its exit status is this tool's, as a shell has it.
 type programError struct{ status syscall.WaitStatus }
@@ -40,41 +40,45 @@ func (e *programError) exit() int {
 }
 
 func newRunCmd(ref rackRef) *cobra.Command {
-	p := rack.Program{}
-	var terminal, noTerminal bool
+	o := runOptions{ref: ref}
 	cmd := &cobra.Command{
 		Use:   "run PROGRAM [ARGUMENT...]",
 		Short: "run a program on the rack, with its standard input and output here",
-		Long: `Run starts a Linux program from the file system of the rack and connects its standard streams with this process. If those here are a terminal,
-the program gets one, too. Signals to this process are passed on. The exit status is the program's, or 128 and the number of the signal that ended it.
+		Long: `Run runs a static Linux program and connects its standard streams with this process. If those here are a terminal, the program gets one, too.
+Signals to this process are passed on. The exit status is the program's, 128 and the number of the signal that ended it, 127 if there is no such
+program, 126 if it cannot be run, 125 if dinos failed.
 
-A program that is named without a slash is looked for in ` + strings.Join(programPath, ", ") + `.`,
-		Example: "  dinos run --kernel dkernel2 busybox uname -a",
+PROGRAM with a slash is a file of this host, or if there is none, of the rack. Without one it is looked for in ` + strings.Join(programPath, ", ") + `
+of the rack, then in this host's $PATH. The rack has the files of this host at /host (see 'dinos up --share'); programs start in the directory
+where this process is. With --root they have a root directory of their own, and PROGRAM is in it.
+
+If no rack is up, one is started for the program and ends with it.`,
+		Example: "  dinos run ./hello\n  dinos run sh -c 'uname -a; ls /'\n  dinos run --root ./tree -w /work /bin/prog",
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			r, err := ref.connect()
-			if err != nil {
-				return err
+			o.program.Args = args
+			err := o.run(cmd)
+			if p := (*programError)(nil); err != nil && !errors.As(err, &p) {
+				err = &runError{err}
 			}
-			p.Args = args
-			in, out := cmd.InOrStdin(), cmd.OutOrStdout()
-			p.Terminal = terminal || !noTerminal && isTerminal(in) && isTerminal(out)
-			return execute(cmd.Context(), r, p, in, out, cmd.ErrOrStderr())
+			return err
 		},
 	}
-	fs := cmd.Flags()
+	p, fs := &o.program, cmd.Flags()
 	fs.SetInterspersed(false) // what follows the program is the program's
 	fs.StringVar(&p.Kernel, "kernel", "", "where (default: the scheduler decides)")
 	fs.Uint16Var(&p.Cores, "cores", 0, "that it gets to begin with")
 	fs.Uint32Var(&p.Slices, "slices", 0, "of memory, 2 MiB each, that it gets to begin with")
-	fs.StringVar(&p.Dir, "dir", "/", "its working directory")
-	fs.StringArrayVar(&p.Env, "env", nil, "NAME=VALUE in its environment, may be repeated")
+	fs.StringVarP(&p.Dir, "dir", "w", "", "its working directory (default: this one, as the rack sees it, or / with --root)")
+	fs.StringArrayVarP(&p.Env, "env", "e", nil, "NAME=VALUE in its environment, or NAME for that of this process; may be repeated")
 	fs.Uint32Var(&p.UID, "uid", 0, "its user")
 	fs.Uint32Var(&p.GID, "gid", 0, "its group")
-	fs.BoolVarP(&terminal, "tty", "t", false, "give it a terminal, whatever is here")
-	fs.BoolVarP(&noTerminal, "no-tty", "T", false, "give it pipes, whatever is here")
+	fs.StringVar(&o.root, "root", "", "directory or archive (cpio) of this host whose contents, copied, are its root directory")
+	fs.BoolVar(&p.Trace, "strace", false, "print its system calls, and those of its children, on the standard error output")
+	fs.BoolVarP(&o.terminal, "tty", "t", false, "give it a terminal, whatever is here")
+	fs.BoolVarP(&o.noTerminal, "no-tty", "T", false, "give it pipes, whatever is here")
 	cmd.MarkFlagsMutuallyExclusive("tty", "no-tty")
-	ref.bind(cmd)
+	o.ref.bind(cmd)
 	return cmd
 }
 
@@ -85,7 +89,10 @@ func runProgram(ctx context.Context, r *rack.Remote, args []string, in io.Reader
 	if !p.Terminal {
 		in, out = strings.NewReader(""), &lockedWriter{w: out} // for output and diagnostics
 	}
-	err := execute(ctx, r, p, in, out, out)
+	files, err := filesOf(r)
+	if err == nil {
+		err = execute(ctx, r, files, p, in, out, out)
+	}
 	var e *control.Error
 	if errors.As(err, &e) && (e.Code == control.CodeNotFound || e.Code == control.CodeUnsupported) {
 		return fmt.Errorf("%q is no command ('help' lists them), nor a program: %w", args[0], err)
@@ -106,14 +113,14 @@ func (l *lockedWriter) Write(b []byte) (int, error) {
 }
 
 // execute runs a program to its end. The error is a *programError if it did not end well.
-func execute(ctx context.Context, r *rack.Remote, p rack.Program, in io.Reader, out, diag io.Writer) error {
-	base := []string{"PATH=" + strings.Join(programPath, ":"), "HOME=/"}
+func execute(ctx context.Context, r *rack.Remote, files hostFiles, p rack.Program, in io.Reader, out, diag io.Writer) error {
+	base := []string{"PATH=" + strings.Join(programPath, ":"), "HOME=/root"}
 	if p.Terminal {
 		base = append(base, "TERM="+orElse(os.Getenv("TERM"), "dumb"))
 		p.Rows, p.Columns = windowSize(out)
 	}
-	p.Env = append(base, p.Env...)
-	run, err := start(ctx, r, p)
+	p.Env = environment(base, p.Env)
+	run, err := start(ctx, r, files, p)
 	if err != nil {
 		return err
 	}
@@ -148,28 +155,10 @@ func execute(ctx context.Context, r *rack.Remote, p rack.Program, in io.Reader, 
 	return nil
 }
 
-// start finds the program and starts it.
-func start(ctx context.Context, r *rack.Remote, p rack.Program) (run *rack.Run, err error) {
-	name := p.Args[0]
-	if strings.Contains(name, "/") {
-		p.Path = name
-		return r.Run(ctx, &p)
-	}
-	for _, dir := range programPath {
-		p.Path = dir + "/" + name
-		run, err = r.Run(ctx, &p)
-		var e *control.Error
-		if err == nil || !errors.As(err, &e) || e.Code != control.CodeNotFound {
-			return run, err
-		}
-	}
-	return nil, control.Errorf(control.CodeNotFound, "%s: there is none in %s", name, strings.Join(programPath, ", "))
-}
-
 // passSignals tells a program what this process is told, until stop is called.
 func passSignals(run *rack.Run, terminal bool, out io.Writer) (stop func()) {
 	ch := make(chan os.Signal, 8)
-	list := []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGHUP}
+	list := []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2}
 	if terminal {
 		list = append(list, syscall.SIGWINCH)
 	}

@@ -22,6 +22,7 @@ const nameVariable = "DINOS_RACK"
 type rackRef struct {
 	name  string // "" for the only one
 	fixed bool   // the name is not the command line's to choose: at the prompt of a rack
+	up    bool   // only racks that somebody started, not one for another program
 }
 
 // bind adds --name to a command.
@@ -42,6 +43,9 @@ func (f *rackRef) resolve() (base, name string, err error) {
 	}
 	var running, all []string
 	for _, e := range list {
+		if f.up && strings.HasPrefix(e.Name, ownRackPrefix) {
+			continue
+		}
 		all = append(all, e.Name)
 		if e.Running {
 			running = append(running, e.Name)

@@ -47,6 +47,9 @@ With -i a prompt follows, or if the standard input is no terminal, commands are 
 			if err := images(&cfg); err != nil {
 				return err
 			}
+			if err := busyboxRoot(&cfg); err != nil {
+				return err
+			}
 			if cfg.Dkernels == 0 {
 				cfg.Dkernels = rack.NoDkernels
 			}
@@ -73,9 +76,9 @@ With -i a prompt follows, or if the standard input is no terminal, commands are 
 	fs.StringVar(&accel, "accel", string(rack.AccelAuto), "auto, tcg or kvm")
 	fs.StringVar(&cfg.Ckernel, "ckernel", "", "image of the ckernel (default ckernel.elf beside this program)")
 	fs.StringVar(&cfg.Dkernel, "dkernel", "", "image of the dkernels (default dkernel.elf beside this program)")
-	fs.StringVar(&cfg.Initrd, "initrd", "", "archive (cpio) with the dkernels' files")
-	fs.StringVar(&cfg.Share, "share", "", "directory of this host that the kernels mount at /host")
-	fs.BoolVar(&cfg.ShareWrite, "share-write", false, "let them change it, with the rights of who runs the rack")
+	fs.StringVar(&cfg.Initrd, "initrd", "", "archive (cpio) with the dkernels' files (default: this host's busybox, if it is static, in /bin)")
+	fs.StringVar(&cfg.Share, "share", "/", "directory of this host that the kernels mount at /host; empty for none")
+	fs.BoolVar(&cfg.ShareWrite, "share-write", true, "let them change it, with the rights of who runs the rack")
 	fs.StringVar(&cfg.Append, "append", "", "more for the kernels' command lines")
 	fs.DurationVar(&cfg.BootTimeout, "timeout", rack.DefaultBootTimeout, "how long kernels may take to become members")
 	fs.BoolVar(&cfg.Keep, "keep", false, "leave memory and logs when the rack ends, for 'dinos dump' and 'dinos log'")

@@ -8,6 +8,8 @@ package launch
 import (
 	"errors"
 	"fmt"
+	"io"
+	"strconv"
 	"sync"
 	"time"
 
@@ -31,6 +33,8 @@ type Config struct {
 	VFS    *vfs.VFS
 	Home   uint16       // this dkernel's peer number
 	Now    func() int64 // CLOCK_MONOTONIC
+	// NewRoot gives a caller, who is root, a root directory with the contents of an archive. Release takes it away.
+	NewRoot func(c *vfs.Caller, archive string) (release func(), err error)
 }
 
 // Launcher has the programs that were started for others. Its methods may be called by any goroutine.
@@ -46,12 +50,36 @@ type Launcher struct {
 // run is a program that was started.
 type run struct {
 	t        *proc.Thread
+	release  func()           // takes its root directory away; or nil
 	attached chan struct{}    // closed when the error output is connected; nil with a terminal
 	errout   *vfs.Description // the end to read of the error output
 	master   *vfs.Description // of the terminal, or nil
 	stream   uint64
 	done     chan struct{} // closed when it has ended
 	status   uint32
+	trace    tracer
+}
+
+// tracer prints system calls.
+type tracer struct {
+	mu   sync.Mutex
+	out  io.Writer // nil if there is nobody to read it
+	end  string    // of a line
+	line []byte
+}
+
+// traced is for proc.Spec.Trace.
+func (r *run) traced(t *proc.Thread, line []byte) {
+	w := &r.trace
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.out == nil {
+		return
+	}
+	w.line = append(append(append(strconv.AppendInt(append(w.line[:0], '['), int64(t.TID()), 10), "] "...), line...), w.end...)
+	if _, err := w.out.Write(w.line); err != nil {
+		w.out = nil // whoever has read it is gone
+	}
 }
 
 // How long things are waited for.
@@ -102,6 +130,9 @@ func (l *Launcher) Exited(p *proc.Process, status uint32) {
 	if r := l.runs[p.PID()]; r != nil && r.t.Process() == p {
 		r.status = status
 		close(r.done)
+		if r.release != nil {
+			go r.release()
+		}
 		time.AfterFunc(keepTime, func() { l.forget(p.PID(), r) })
 	}
 }
@@ -144,28 +175,62 @@ func (l *Launcher) run(s *rpc.Stream, q *proto.Run) error {
 		return err
 	}
 	c := l.caller()
+	var release func()
+	if q.Root != "" {
+		var err error
+		if release, err = l.cfg.NewRoot(c, q.Root); err != nil {
+			return failed(q.Root, err)
+		}
+	}
+	r, err := l.prepare(c, q)
+	if err != nil {
+		if release != nil {
+			release()
+		}
+		return err
+	}
+	r.release, r.stream = release, s.ID()
+	l.mu.Lock()
+	l.runs[r.t.PID()] = r
+	l.mu.Unlock()
+	return l.started(s, q, r)
+}
+
+// prepare makes the process that q asks for.
+func (l *Launcher) prepare(c *vfs.Caller, q *proto.Run) (*run, error) {
 	if q.UID != 0 || q.GID != 0 {
 		c.Cred = &cred.Cred{UID: q.UID, EUID: q.UID, SUID: q.UID, FSUID: q.UID, GID: q.GID, EGID: q.GID, SGID: q.GID, FSGID: q.GID, Bounding: cred.AllCaps}
 	}
 	if q.Dir != "" {
 		if err := c.Chdir(q.Dir); err != nil {
-			return failed(q.Dir, err)
+			return nil, failed(q.Dir, err)
 		}
 	}
 	args := q.Args
 	if len(args) == 0 {
 		args = []string{q.Path}
 	}
-	t, err := l.cfg.Kernel.Spawn(l.cfg.System, c, q.Path, args, q.Env)
-	if err != nil {
-		return failed(q.Path, err)
+	r := &run{done: make(chan struct{})}
+	var trace func(*proc.Thread, []byte)
+	if q.Trace {
+		trace = r.traced
 	}
-	r := &run{t: t, done: make(chan struct{}), stream: s.ID()}
-	l.mu.Lock()
-	l.runs[t.PID()] = r
-	l.mu.Unlock()
-	k := l.caller()
+	t, err := l.cfg.Kernel.Spawn(l.cfg.System, c, q.Path, args, q.Env, trace)
+	if err != nil {
+		return nil, failed(q.Path, err)
+	}
+	r.t = t
+	return r, nil
+}
+
+// started connects a program's standard streams, starts it and stays with it to its end.
+func (l *Launcher) started(s *rpc.Stream, q *proto.Run, r *run) error {
+	t, k := r.t, l.caller()
 	var in, out *vfs.Description
+	var err error
+	if q.Terminal {
+		r.trace.out, r.trace.end = s, "\r\n"
+	}
 	if q.Terminal {
 		in, err = l.terminal(k, r, q)
 		out = in
@@ -336,6 +401,9 @@ func (l *Launcher) stdio(s *rpc.Stream, q *proto.Stdio) error {
 		d.Unref()
 		return err
 	}
+	r.trace.mu.Lock()
+	r.trace.out, r.trace.end = s, "\n"
+	r.trace.mu.Unlock()
 	close(r.attached)
 	err = copyOut(l.caller(), s, d)
 	d.Unref()

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"sync/atomic"
 	"time"
 
 	"dinos/dkernel/cred"
@@ -49,7 +50,7 @@ type Config struct {
 	RootName string
 	// Hostname is what uname(2) says at first.
 	Hostname string
-	// Trace prints all system calls on the console.
+	// Trace prints the system calls of Init's program, and of those that it starts, on the console.
 	Trace bool
 	// Exited is told of processes that ended. It may be nil.
 	Exited func(p *proc.Process, status uint32)
@@ -64,7 +65,17 @@ type Programs struct {
 	Procs  *proc.System
 	Kernel *sys.Kernel
 
-	root *tmpfs.FS
+	root         *tmpfs.FS
+	kernelMounts []kernelMount                     // what every root directory has
+	roots        atomic.Int64                      // how many NewRoot has made
+	trace        func(t *proc.Thread, line []byte) // of Init
+}
+
+// kernelMount is a file system that tells about the kernel.
+type kernelMount struct {
+	fs         *vfs.FS
+	path, kind string
+	flags      uint32
 }
 
 // Release is what uname(2) says: the version of Linux whose interface is served. Programs compare it.
@@ -89,13 +100,14 @@ func New(c Config) (*Programs, error) {
 	}
 	clock := proc.NewClock(func() int64 { return int64(machine.Now()) }, func() int64 { return time.Now().UnixNano() })
 	runner := &run.Runner{}
+	m := &procMachine{p: p, m: c.Machine, clock: clock, total: int64(len(c.Memory)), cpus: processors(c.Machine.MADT.Enabled())}
 	p.Kernel = &sys.Kernel{
 		Table:   sys.NewTable(),
 		Log:     machine.Print,
 		Random:  machine.Random,
 		CPU:     func() (cpu, node uint32) { return machine.CPUHint(), 0 },
-		Memory:  machine.Memory,
-		Load:    func() [3]uint64 { return [3]uint64{} },
+		Memory:  func() (total, free uint64) { x := m.Memory(); return uint64(x.Total), uint64(x.Free) },
+		Load:    m.load.now,
 		Uptime:  clock.Monotonic,
 		Sockets: socket.New(),
 		Clocks:  &event.Clocks{Monotonic: clock.Monotonic, Realtime: clock.Realtime},
@@ -103,7 +115,7 @@ func New(c Config) (*Programs, error) {
 			Explain: func(t *proc.Thread, err error) { machine.Print(fmt.Sprintf("dinos: %v", err)) }},
 	}
 	if c.Trace {
-		p.Kernel.Trace = func(t *proc.Thread, line []byte) { machine.Print(fmt.Sprintf("[%d] %s", t.TID(), line)) }
+		p.trace = func(t *proc.Thread, line []byte) { machine.Print(fmt.Sprintf("[%d] %s", t.TID(), line)) }
 	}
 	p.Kernel.Sockets.Register(linux.AF_UNIX, unix.New(clock.Monotonic))
 	runner.Kernel = p.Kernel
@@ -120,7 +132,7 @@ func New(c Config) (*Programs, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := p.files(c, clock); err != nil {
+	if err := p.files(c, clock, m); err != nil {
 		return nil, fmt.Errorf("files: %w", err)
 	}
 	p.Kernel.Exec.NewMemfd = p.root.MemfdCreate
@@ -167,7 +179,7 @@ func (p *Programs) newLoader() (*loader.System, error) {
 }
 
 // files makes the tree of files.
-func (p *Programs) files(c Config, clock proc.Clock) error {
+func (p *Programs) files(c Config, clock proc.Clock, m *procMachine) error {
 	p.VFS = vfs.New(vfs.Config{Now: clock.Realtime, Frames: p.Frames})
 	p.root = tmpfs.New(p.VFS, tmpfs.Config{Mode: 0o755, Type: "rootfs"})
 	if err := p.VFS.MountRoot(p.root.FS, "rootfs", 0); err != nil {
@@ -197,8 +209,20 @@ func (p *Programs) files(c Config, clock proc.Clock) error {
 	for i := range cpus {
 		cpus[i] = i
 	}
-	sysfs := procfs.NewSys(p.VFS, func() []int { return cpus }, n)
-	return p.mount(k, sysfs, "/sys", "sysfs", linux.MS_NOSUID|linux.MS_NODEV|linux.MS_NOEXEC)
+	const quiet = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
+	p.kernelMounts = []kernelMount{
+		{p.newProc(m), "/proc", "proc", quiet},
+		{procfs.NewSys(p.VFS, func() []int { return cpus }, n), "/sys", "sysfs", quiet},
+	}
+	for _, x := range p.kernelMounts {
+		if err := p.mount(k, x.fs, x.path, x.kind, x.flags); err != nil {
+			return err
+		}
+	}
+	p.kernelMounts = append(p.kernelMounts, kernelMount{dev.FS.FS, "/dev", "devtmpfs", linux.MS_NOSUID | linux.MS_NOEXEC},
+		kernelMount{dev.Pts.FS.FS, "/dev/pts", "devpts", linux.MS_NOSUID | linux.MS_NOEXEC},
+		kernelMount{dev.Shm.FS, "/dev/shm", "tmpfs", linux.MS_NOSUID | linux.MS_NODEV})
+	return nil
 }
 
 // fresh is how long names and attributes of the host's files are believed, in ns.
@@ -264,7 +288,7 @@ func (p *Programs) Caller() *vfs.Caller {
 // it runs, exited brings the status, by way of Config.Exited.
 func (p *Programs) Init(m *machine.Machine, file string, args, env []string, known func(*proc.Process), exited <-chan uint32) (uint32, error) {
 	c := p.Caller()
-	t, err := p.Kernel.Spawn(p.Procs, c, file, args, env)
+	t, err := p.Kernel.Spawn(p.Procs, c, file, args, env, p.trace)
 	if err != nil {
 		return 0, fmt.Errorf("%s: %w", file, err)
 	}

@@ -186,8 +186,8 @@ func (e *Exec) load(r *loader.Request, lim mm.Limits) (*loader.Program, *Space, 
 }
 
 // Spawn starts a program: the first thread of a new process that no program has made. c says as whom, with which files and where.
-// It is not running yet: see proc.System.Start. Errors are linux.Errno or *loader.Error.
-func (k *Kernel) Spawn(system *proc.System, c *vfs.Caller, path string, args, env []string) (*proc.Thread, error) {
+// It is not running yet: see proc.System.Start. trace is proc.Spec's. Errors are linux.Errno or *loader.Error.
+func (k *Kernel) Spawn(system *proc.System, c *vfs.Caller, path string, args, env []string, trace func(*proc.Thread, []byte)) (*proc.Thread, error) {
 	r, err := request(c, linux.AT_FDCWD, path, 0)
 	if err != nil {
 		return nil, err
@@ -202,7 +202,7 @@ func (k *Kernel) Spawn(system *proc.System, c *vfs.Caller, path string, args, en
 	if err != nil {
 		return nil, err
 	}
-	t, err := system.Spawn(&proc.Spec{Program: *program(prog, space, image), Limits: &lim, Thread: func(t *proc.Thread) {
+	t, err := system.Spawn(&proc.Spec{Program: *program(prog, space, image), Limits: &lim, Trace: trace, Thread: func(t *proc.Thread) {
 		t.SetFiles(c.Files)
 		t.SetFS(c.FS)
 		image.Start(&t.Regs)
@@ -224,7 +224,7 @@ func memoryLimits(limit func(resource int) linux.Rlimit, lock bool) mm.Limits {
 // program is what package proc wants to know of a loaded program.
 func program(p *loader.Program, s *Space, i *loader.Image) *proc.Program {
 	return &proc.Program{Space: s, Comm: p.Comm, Cred: p.Cred, Secure: p.Secure, Exec: proc.ExecInfo{
-		Exe:      p.File.(*execFile).d.Path().String(),
+		Exe: p.File.(*execFile).d.Path().String(), Path: p.File.(*execFile).d.Path(),
 		ArgStart: i.ArgStart, ArgEnd: i.ArgEnd, EnvStart: i.EnvStart, EnvEnd: i.EnvEnd, StackStart: i.StackStart, Auxv: i.Auxv,
 		CodeStart: i.CodeStart, CodeEnd: i.CodeEnd, DataStart: i.DataStart, DataEnd: i.DataEnd, BrkStart: i.BrkStart,
 	}}

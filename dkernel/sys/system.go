@@ -6,15 +6,12 @@ import (
 
 	"dinos/dkernel/ipc/event"
 	"dinos/dkernel/ipc/socket"
-	"dinos/dkernel/proc"
 	"dinos/kernel/linux"
 )
 
 // Kernel is what system calls need of the kernel around them.
 type Kernel struct {
 	Table *Table
-	// Trace, if set, gets a line for each call (--strace), in the thread's goroutine.
-	Trace func(t *proc.Thread, line []byte)
 	// Log writes a line about the kernel itself.
 	Log func(line string)
 	// Random fills p.

@@ -14,6 +14,8 @@ type Task struct {
 	K   *Kernel
 	Mem Memory
 
+	trace func(t *proc.Thread, line []byte) // or nil
+
 	args Args
 	io   uio.IO
 	vecs [8]uio.Vec // of readv and the like, when they are few
@@ -23,7 +25,7 @@ type Task struct {
 
 // NewTask is the Task of t.
 func (k *Kernel) NewTask(t *proc.Thread) *Task {
-	return &Task{T: t, C: &t.Caller, K: k, Mem: t.Space().(Memory)}
+	return &Task{T: t, C: &t.Caller, K: k, Mem: t.Space().(Memory), trace: t.Process().Trace()}
 }
 
 // Do serves the system call that the registers of the thread ask for.
@@ -32,7 +34,7 @@ func (t *Task) Do() {
 	nr := f.RAX
 	f.OrigRAX = nr
 	t.args = Args{f.RDI, f.RSI, f.RDX, f.R10, f.R8, f.R9}
-	if t.K.Trace != nil {
+	if t.trace != nil {
 		t.traced(nr)
 		return
 	}
@@ -66,12 +68,12 @@ func (t *Task) call(nr uint64) (ret uint64, ok bool) {
 }
 
 func (t *Task) traced(nr uint64) {
-	k, f := t.K, &t.T.Regs
+	f := &t.T.Regs
 	a := t.args
 	b := Format(t.line[:0], t.Mem, nr, &a, -1)
 	ret, ok := t.call(nr)
 	if !ok {
-		k.Trace(t.T, append(b, " = ?"...))
+		t.trace(t.T, append(b, " = ?"...))
 		return
 	}
 	f.RAX = ret
@@ -80,7 +82,7 @@ func (t *Task) traced(nr uint64) {
 	}
 	b = Result(b, ret)
 	t.line = b
-	k.Trace(t.T, b)
+	t.trace(t.T, b)
 }
 
 // str reads a string of a program, at most a path long: linux.EFAULT, linux.ENAMETOOLONG.

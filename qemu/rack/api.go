@@ -173,8 +173,11 @@ func coded(err error) error {
 		case proto.CodeNotFound:
 			code = control.CodeNotFound
 		case proto.CodeErrno:
-			if remote.Errno == uint32(syscall.ENOENT) {
+			switch syscall.Errno(remote.Errno) {
+			case syscall.ENOENT, syscall.ENOTDIR:
 				code = control.CodeNotFound
+			case syscall.EACCES, syscall.ENOEXEC, syscall.ELIBBAD, syscall.EISDIR: // no program
+				code = control.CodeUnsupported
 			}
 		}
 	}
@@ -197,6 +200,19 @@ func Connect(base, name string) (*Remote, error) {
 		return nil, control.Errorf(control.CodeConflict, "rack %q is dead: its launcher has ended; 'dump' and 'log' show what is left, 'down' removes it", name)
 	}
 	return &Remote{base, name, socketPath(base, name)}, nil
+}
+
+// Share is the directory of the host that the rack's kernels have at /host, "" if there is none, and whether they may change it.
+func (c *Remote) Share() (dir string, write bool, err error) {
+	st, err := statedir.Load(c.Base, c.Name)
+	if err != nil || len(st.Options) == 0 {
+		return "", false, err
+	}
+	var cfg Config
+	if err := json.Unmarshal(st.Options, &cfg); err != nil {
+		return "", false, err
+	}
+	return cfg.Share, cfg.ShareWrite, nil
 }
 
 func (c *Remote) call(ctx context.Context, command string, args, result any) error {

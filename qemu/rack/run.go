@@ -28,6 +28,8 @@ type Program struct {
 	Terminal bool     `json:"terminal,omitempty"` // one stream both ways, through a pseudo terminal
 	Rows     uint16   `json:"rows,omitempty"`
 	Columns  uint16   `json:"columns,omitempty"`
+	Root     string   `json:"root,omitempty"`  // archive (cpio) in the rack's file system, whose contents are the program's root directory
+	Trace    bool     `json:"trace,omitempty"` // its system calls are written to its error output
 }
 
 // Ended is how a program ended.
@@ -84,7 +86,7 @@ func (r *Rack) serveRun(ctx context.Context, s *control.Session) (any, error) {
 	}
 	var started proto.RunReply
 	out, err := c.Open(ctx, &proto.Run{Want: want, UID: p.UID, GID: p.GID, Cores: p.Cores, Slices: p.Slices, Terminal: p.Terminal, Rows: p.Rows,
-		Columns: p.Columns, Path: p.Path, Dir: p.Dir, Args: p.Args, Env: p.Env}, &started, startTimeout)
+		Columns: p.Columns, Path: p.Path, Dir: p.Dir, Args: p.Args, Env: p.Env, Root: p.Root, Trace: p.Trace}, &started, startTimeout)
 	if err != nil {
 		return nil, coded(err)
 	}

@@ -276,12 +276,14 @@ type Run struct {
 	Rows, Columns uint16
 	Path, Dir     string
 	Args, Env     []string
+	Root          string // archive (cpio) in the dkernel's file system that becomes the program's root directory; "" for the dkernel's
+	Trace         bool   // write its system calls to its error output, or to its terminal
 }
 
 func (m *Run) code(c *codec) {
 	c.want(&m.Want).u32(&m.UID).u32(&m.GID).u16(&m.Cores).u32(&m.Slices).bool(&m.Terminal).u16(&m.Rows)
 	c.u16(&m.Columns).str(&m.Path, MaxPath).str(&m.Dir, MaxPath).strs(&m.Args, MaxArgs, MaxArg)
-	c.strs(&m.Env, MaxArgs, MaxArg)
+	c.strs(&m.Env, MaxArgs, MaxArg).str(&m.Root, MaxPath).bool(&m.Trace)
 }
 
 // RunReply answers [Run].

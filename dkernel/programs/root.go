@@ -1,0 +1,90 @@
+package programs
+
+import (
+	"errors"
+	"fmt"
+
+	"dinos/dkernel/uio"
+	"dinos/dkernel/vfs"
+	"dinos/dkernel/vfs/cpio"
+	"dinos/dkernel/vfs/tmpfs"
+	"dinos/kernel/linux"
+)
+
+// rootsDir has the mount points of root directories that programs brought.
+const rootsDir = "/run/roots"
+
+// maxArchive bounds an archive: it is in the kernel's own memory while it is unpacked, and after that as long as files were not written to.
+const maxArchive = 512 << 20
+
+// NewRoot gives c a root directory of its own: a tmpfs with the contents of the archive (cpio) at the path, and with /dev, /proc and
+// /sys. c must be root, with file-system context of its own. Release, which is never nil without an error, takes it away when nobody uses it any more.
+func (p *Programs) NewRoot(c *vfs.Caller, archive string) (release func(), err error) {
+	k := p.Caller()
+	data, err := readFile(k, archive)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", archive, err)
+	}
+	if err := k.MkdirAt(linux.AT_FDCWD, rootsDir, 0o700); err != nil && err != linux.EEXIST {
+		return nil, fmt.Errorf("%s: %w", rootsDir, err)
+	}
+	dir := fmt.Sprintf("%s/%d", rootsDir, p.roots.Add(1))
+	root := tmpfs.New(p.VFS, tmpfs.Config{Mode: 0o755})
+	if _, err := cpio.Unpack(p.VFS, root, data); err != nil {
+		return nil, fmt.Errorf("%s: %w", archive, err)
+	}
+	if err := p.mount(k, root.FS, dir, "root", 0); err != nil {
+		return nil, err
+	}
+	release = func() {
+		_ = k.UmountAt(dir, linux.MNT_DETACH)
+		_ = k.UnlinkAt(linux.AT_FDCWD, dir, linux.AT_REMOVEDIR)
+	}
+	for _, m := range p.kernelMounts {
+		if err = p.mount(k, m.fs, dir+m.path, m.kind, m.flags); err != nil {
+			release()
+			return nil, err
+		}
+	}
+	if err = c.Chdir(dir); err == nil {
+		err = c.Chroot(".")
+	}
+	if err != nil {
+		release()
+		return nil, err
+	}
+	return release, nil
+}
+
+// readFile reads a whole file.
+func readFile(k *vfs.Caller, name string) ([]byte, error) {
+	fd, err := k.OpenAt(linux.AT_FDCWD, name, linux.O_RDONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer k.Files.Close(k, fd)
+	var st vfs.Attr
+	if err := k.Fstat(fd, &st); err != nil {
+		return nil, err
+	}
+	if st.Mode&linux.S_IFMT != linux.S_IFREG {
+		return nil, errors.New("no regular file: want an archive (cpio)")
+	}
+	if st.Size > maxArchive {
+		return nil, fmt.Errorf("%d bytes: want an archive of at most %d", st.Size, maxArchive)
+	}
+	b := make([]byte, st.Size)
+	for n := 0; n < len(b); {
+		var io uio.IO
+		io.Bytes(b[n:])
+		m, err := k.Read(fd, &io)
+		if err != nil {
+			return nil, err
+		}
+		if m == 0 {
+			return nil, errors.New("it became shorter while it was read")
+		}
+		n += int(m)
+	}
+	return b, nil
+}
