@@ -228,6 +228,9 @@ func (c *Caller) Getdents(fd int, io *uio.IO, old bool) (int64, error) {
 	}
 	d.off = next
 	d.inode.Accessed(d)
+	if d.inode.watched() {
+		d.notify(linux.IN_ACCESS)
+	}
 	return int64(len(buf)), nil
 }
 

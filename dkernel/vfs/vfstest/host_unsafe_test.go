@@ -4,6 +4,8 @@ import (
 	"runtime"
 	"syscall"
 	"unsafe"
+
+	"dinos/kernel/linux"
 )
 
 // call makes a system call of the host. Strings are paths; byte slices and pointers to structures are passed by address.
@@ -50,4 +52,13 @@ func call(nr uintptr, args ...any) (uintptr, syscall.Errno) {
 	r, _, e := syscall.Syscall6(nr, a[0], a[1], a[2], a[3], a[4], a[5])
 	runtime.KeepAlive(keep)
 	return r, e
+}
+
+// open2 is openat2(2) of the host.
+func (h *host) open2(path string, how linux.OpenHow) string {
+	fd, e := call(437, h.dir, path, unsafe.Slice((*byte)(unsafe.Pointer(&how)), unsafe.Sizeof(how)), int(unsafe.Sizeof(how)))
+	if e != 0 {
+		return errName(e)
+	}
+	return h.close(int(fd))
 }
