@@ -1,11 +1,13 @@
 package boottest
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -16,6 +18,9 @@ import (
 )
 
 // Programs on a dkernel without a rack. What they have to print, Linux says: they run on the host first.
+
+// programTime is how long a program may take, on a machine that does other things.
+const programTime = 10 * time.Minute
 
 // dkernelImage returns the image of the dkernel.
 func dkernelImage(t *testing.T) string {
@@ -33,7 +38,7 @@ func dkernelImage(t *testing.T) string {
 // onDkernel runs the program, which is the whole root file system, and returns what it printed and whether it ended with status 0.
 func onDkernel(t *testing.T, program, command string, cpus int) (string, error) {
 	t.Helper()
-	out, err := end(t, vm.Config{Image: dkernelImage(t), Initrd: program, Append: `init="` + command + `"`, CPUs: cpus, Memory: 512 << 20})
+	out, err := endIn(t, vm.Config{Image: dkernelImage(t), Initrd: program, Append: `init="` + command + `"`, CPUs: cpus, Memory: 512 << 20}, programTime)
 	_, out, _ = strings.Cut(out, "this kernel is alone\n")
 	return out, err
 }
@@ -81,4 +86,18 @@ func TestTour(t *testing.T) {
 		require.Equal(t, string(want), out, "%d CPUs", cpus)
 		require.Equal(t, "  tour: syscall_9999: 1 times\n", missed)
 	}
+}
+
+// TestSyscallFuzz: random system calls leave the kernel standing, and the program that started them as it was. With DINOS_LONG=1 a million of them.
+func TestSyscallFuzz(t *testing.T) {
+	calls := "30000"
+	if os.Getenv("DINOS_LONG") == "1" {
+		calls = "1000000"
+	}
+	seed := fmt.Sprint(time.Now().UnixNano() % 1e9)
+	t.Logf("seed %s", seed)
+	out, err := onDkernel(t, static(t, "sysfuzz"), "/bin/sysfuzz "+seed+" "+calls, 2)
+	require.NoError(t, err, "console:\n%s", out)
+	require.Contains(t, out, "made about "+calls+" calls")
+	require.NotContains(t, out, "descriptors")
 }

@@ -20,6 +20,12 @@ const deadline = 90 * time.Second
 // end boots cfg, waits for the machine to end by itself and returns how it did, with everything it printed.
 func end(t *testing.T, cfg vm.Config) (console string, err error) {
 	t.Helper()
+	return endIn(t, cfg, deadline)
+}
+
+// endIn is end with another deadline.
+func endIn(t *testing.T, cfg vm.Config, deadline time.Duration) (console string, err error) {
+	t.Helper()
 	if cfg.Image == "" {
 		cfg.Image = testImage(t)
 	}

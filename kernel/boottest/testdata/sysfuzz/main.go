@@ -41,7 +41,8 @@ func main() {
 		wg.Go(func() {
 			defer func() { <-slots }()
 			c := exec.Command(os.Args[0], "child", strconv.FormatUint(seed+uint64(i), 10), strconv.Itoa(perChild))
-			c.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // signals to its group are for itself
+			// Signals to its group are for itself. Nobody in particular, since root could unmount /dev.
+			c.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Credential: &syscall.Credential{Uid: 1000, Gid: 1000}}
 			if err := c.Start(); err != nil {
 				fmt.Println("fatal:", err)
 				os.Exit(1)
