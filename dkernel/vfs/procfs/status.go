@@ -123,7 +123,7 @@ func memoryStatus(b []byte, m mm.Stat) []byte {
 	for _, f := range []struct {
 		name  string
 		pages uint64
-	}{{"VmPeak", m.Total}, {"VmSize", m.Total}, {"VmLck", m.Locked}, {"VmPin", 0}, {"VmHWM", rss}, {"VmRSS", rss}, {"RssAnon", m.Own},
+	}{{"VmPeak", m.Total}, {"VmSize", m.Total}, {"VmLck", m.Locked}, {"VmPin", 0}, {"VmHWM", max(m.Peak, rss)}, {"VmRSS", rss}, {"RssAnon", m.Own},
 		{"RssFile", m.File}, {"RssShmem", 0}, {"VmData", m.Data}, {"VmStk", m.Stack}, {"VmExe", m.Exec}, {"VmLib", 0}, {"VmPTE", 0}, {"VmSwap", 0}} {
 		b = fmt.Appendf(b, "%s:\t%8d kB\n", f.name, f.pages*kbPerPage)
 	}
