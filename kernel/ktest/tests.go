@@ -33,6 +33,7 @@ func (s *suite) tests() []testproto.Test {
 		{Name: "answer", Func: s.answer},
 		{Name: "answer-host", Func: s.answerHost},
 		{Name: "user-syscall", Func: s.user(userSyscall)},
+		{Name: "user-fast", Func: s.user(userFast)},
 		{Name: "user-faults", Func: s.user(userFaults)},
 		{Name: "user-flags", Func: s.user(userFlags)},
 		{Name: "user-preempt", Func: s.user(userPreempt)},

@@ -454,6 +454,37 @@ func (p *program) until2(t *machine.UserThread, stop *atomic.Bool) ureg.Trap {
 	return t.Frame().Trap
 }
 
+// userFast: a call with a constant answer comes back with it, and with all registers but those that SYSCALL takes.
+func userFast(s *suite) error {
+	p, err := newProgram(0x0f, 0x05, 0x0f, 0x0b) // syscall; ud2
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	t := p.thread()
+	defer t.Close()
+	f := t.Frame()
+	for _, c := range []struct {
+		nr, set, want uint64
+		trap          ureg.Trap
+	}{{39, 4711, 4711, ureg.Undefined}, {102, 0, 0, ureg.Undefined}, {40, 0, 40, ureg.Syscall}, {1 << 40, 0, 1 << 40, ureg.Syscall}} {
+		t.ClearFast()
+		if c.trap == ureg.Undefined {
+			t.SetFast(int(c.nr), c.set)
+		}
+		fill(f)
+		f.RAX = c.nr
+		want := *f
+		tr := p.until(t)
+		want.RAX, want.RIP, want.RCX, want.R11 = c.want, userCode+2, userCode+2, f.R11
+		want.Trap, want.Error, want.CR2, want.RFLAGS, want.OrigRAX = f.Trap, f.Error, f.CR2, f.RFLAGS, f.OrigRAX
+		if tr != c.trap || *f != want {
+			return fmt.Errorf("call %d: trap %d, registers %+v, want trap %d, %+v", c.nr, tr, *f, c.trap, want)
+		}
+	}
+	return nil
+}
+
 // userCost measures a system call that does nothing, and one with a change of page tables.
 func userCost(s *suite) error {
 	p, err := newProgram(0x0f, 0x05, 0xeb, 0xfc) // L: syscall; jmp L

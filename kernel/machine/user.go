@@ -62,6 +62,12 @@ func (t *UserThread) Kick() { kernel.KickUser(&t.u) }
 // ClearKick is called by the thread before it looks for what it was kicked for.
 func (t *UserThread) ClearKick() { t.u.Kicked.Store(0) }
 
+// SetFast has system call nr, below FastCalls, answered with v without leaving the entry code, until ClearFast. The thread's goroutine calls it.
+func (t *UserThread) SetFast(nr int, v uint64) { t.u.SetFast(nr, v) }
+
+// ClearFast undoes all SetFast.
+func (t *UserThread) ClearFast() { t.u.ClearFast() }
+
 // Close gives the CPU's part of the thread back. The thread does not run any more.
 func (t *UserThread) Close() { kernel.SyncUser(&t.u) }
 

@@ -96,6 +96,17 @@ user:
 	SWAPGS
 	MOVQ SP, CPU_scratch(GS)
 	MOVQ CPU_InUser(GS), SP // the User
+	CMPQ AX, $const_FastCalls
+	JAE served
+	CMPQ User_fast(SP)(AX*8), $0
+	JEQ served
+	MOVQ User_fast(SP)(AX*8), AX
+	DECQ AX
+	MOVQ CPU_scratch(GS), SP
+	SWAPGS
+	BYTE $0x48; BYTE $0x0f; BYTE $0x07 // SYSRETQ: RCX and R11 are as SYSCALL left them
+
+served:
 	MOVQ User_Regs(SP), SP
 	MOVQ AX, userRegs_RAX(SP)
 	MOVQ BX, userRegs_RBX(SP)

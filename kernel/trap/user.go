@@ -28,7 +28,19 @@ type User struct {
 	Live     atomic.Uint64 // number of the CPU that has the extended state in its registers, plus 1; 0: it is in Image
 	Kicked   atomic.Uint32 // not 0: do not stay in ring 3
 	notReady uint32        // set by enterUser
+	// fast has the answers of system calls that are constants of the thread, plus 1, by number; 0: the call is served by thread code. The
+	// entry code answers them without saving anything.
+	fast [FastCalls]uint64
 }
+
+// FastCalls is above the highest number of a call with a constant answer (gettid).
+const FastCalls = 192
+
+// SetFast has the entry code answer system call nr, which is below FastCalls, with v. The thread's own goroutine calls it.
+func (u *User) SetFast(nr int, v uint64) { u.fast[nr] = v + 1 }
+
+// ClearFast undoes all SetFast.
+func (u *User) ClearFast() { clear(u.fast[:]) }
 
 // userRegs gives assembly the offsets of a Frame.
 type userRegs ureg.Frame
