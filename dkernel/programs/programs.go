@@ -246,7 +246,10 @@ func (p *Programs) mount(k *vfs.Caller, f *vfs.FS, dir, kind string, flags uint3
 	if err != nil {
 		return fmt.Errorf("%s: %w", dir, err)
 	}
-	return p.VFS.Mount(f, f.Root(), at, kind, flags)
+	if err := p.VFS.Mount(f, f.Root(), at, kind, flags); err != nil {
+		return fmt.Errorf("mount %s at %s: %w", kind, dir, err)
+	}
+	return nil
 }
 
 // unpack fills the root directory. What is no archive but a program becomes the file name.

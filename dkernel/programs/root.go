@@ -3,6 +3,8 @@ package programs
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"dinos/dkernel/uio"
 	"dinos/dkernel/vfs"
@@ -23,22 +25,27 @@ func (p *Programs) NewRoot(c *vfs.Caller, archive string) (release func(), err e
 	k := p.Caller()
 	data, err := readFile(k, archive)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", archive, err)
+		return nil, fmt.Errorf("read %s: %w", archive, err)
 	}
 	if err := k.MkdirAt(linux.AT_FDCWD, rootsDir, 0o700); err != nil && err != linux.EEXIST {
 		return nil, fmt.Errorf("%s: %w", rootsDir, err)
 	}
 	dir := fmt.Sprintf("%s/%d", rootsDir, p.roots.Add(1))
 	root := tmpfs.New(p.VFS, tmpfs.Config{Mode: 0o755})
-	if _, err := cpio.Unpack(p.VFS, root, data); err != nil {
-		return nil, fmt.Errorf("%s: %w", archive, err)
-	}
 	if err := p.mount(k, root.FS, dir, "root", 0); err != nil {
 		return nil, err
 	}
 	release = func() {
+		for _, m := range slices.Backward(p.kernelMounts) {
+			_ = k.UmountAt(dir+m.path, linux.MNT_DETACH)
+		}
+		empty(k, dir) // the memory of a tmpfs is that of its files
 		_ = k.UmountAt(dir, linux.MNT_DETACH)
 		_ = k.UnlinkAt(linux.AT_FDCWD, dir, linux.AT_REMOVEDIR)
+	}
+	if _, err := cpio.Unpack(p.VFS, root, data); err != nil {
+		release()
+		return nil, fmt.Errorf("unpack %s: %w", archive, err)
 	}
 	for _, m := range p.kernelMounts {
 		if err = p.mount(k, m.fs, dir+m.path, m.kind, m.flags); err != nil {
@@ -51,9 +58,42 @@ func (p *Programs) NewRoot(c *vfs.Caller, archive string) (release func(), err e
 	}
 	if err != nil {
 		release()
-		return nil, err
+		return nil, fmt.Errorf("chroot to %s: %w", dir, err)
 	}
 	return release, nil
+}
+
+// empty removes what is in a directory, as far as that can be done.
+func empty(k *vfs.Caller, dir string) {
+	fd, err := k.OpenAt(linux.AT_FDCWD, dir, linux.O_RDONLY|linux.O_DIRECTORY|linux.O_NOFOLLOW, 0)
+	if err != nil {
+		return
+	}
+	type entry struct {
+		name string
+		dir  bool
+	}
+	var list []entry
+	if d := k.Files.Lookup(fd); d != nil {
+		if r, ok := d.File().(vfs.DirReader); ok {
+			_, _ = r.ReadDir(k, d, 0, func(e vfs.Dirent) bool {
+				if e.Name != "." && e.Name != ".." {
+					list = append(list, entry{strings.Clone(e.Name), e.Type == linux.DT_DIR})
+				}
+				return true
+			})
+		}
+		d.Unref()
+	}
+	_ = k.Files.Close(k, fd)
+	for _, e := range list {
+		name, flags := dir+"/"+e.name, 0
+		if e.dir {
+			empty(k, name)
+			flags = linux.AT_REMOVEDIR
+		}
+		_ = k.UnlinkAt(linux.AT_FDCWD, name, flags)
+	}
 }
 
 // readFile reads a whole file.
