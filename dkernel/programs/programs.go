@@ -103,6 +103,8 @@ func New(c Config) (*Programs, error) {
 	m := &procMachine{p: p, m: c.Machine, clock: clock, total: int64(len(c.Memory)), cpus: processors(c.Machine.MADT.Enabled())}
 	p.Kernel = &sys.Kernel{
 		Table:   sys.NewTable(),
+		Active:  new(atomic.Int32),
+		CPUs:    c.Machine.MADT.Enabled(),
 		Log:     machine.Print,
 		Random:  machine.Random,
 		CPU:     func() (cpu, node uint32) { return machine.CPUHint(), 0 },

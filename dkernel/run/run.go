@@ -32,7 +32,7 @@ func (r *Runner) NewCPU(parent, child *proc.Thread) ureg.CPU {
 		parent.CPU.Save(&parent.Regs, image)
 		cpu.Load(&child.Regs, image)
 	}
-	child.Run = &thread{cpu}
+	child.Run = &thread{cpu: cpu}
 	return cpu
 }
 
@@ -49,13 +49,18 @@ func (r *Runner) Kick(t *proc.Thread) {
 // loop runs t to its end.
 func (r *Runner) loop(t *proc.Thread) {
 	cpu := t.Run.(*thread).cpu
-	task := r.Kernel.NewTask(t)
+	task := r.Kernel.NewTask(t, cpu)
+	active := r.Kernel.Active
+	t.Sleeper().Active = active
+	active.Add(1)
+	defer active.Add(-1)
 	f := &t.Regs
 	c := newClock(t)
 	for {
 		if t.Interrupted() {
-			c.flush()
+			c.settle()
 			if !t.Deliver(f) {
+				task.Close()
 				cpu.Close()
 				return
 			}
@@ -64,19 +69,22 @@ func (r *Runner) loop(t *proc.Thread) {
 			t.Preempted()
 			continue
 		}
-		c.enter()
+		c.entering()
 		cpu.Enter(task.Mem.Root())
-		c.leave()
+		c.wasLeft()
 		switch f.Trap {
 		case ureg.Syscall:
 			task.Do()
 		case ureg.Interrupt:
 			f.OrigRAX = ureg.NoSyscall
+			c.interrupted()
 			cpu.ClearKick()
 			t.Preempted()
-			c.skip()
+			t.Switched(false)
+			c.resumed()
 		case ureg.Page:
 			f.OrigRAX = ureg.NoSyscall
+			t.Faulted(false)
 			r.fault(t, task)
 		default:
 			f.OrigRAX = ureg.NoSyscall
@@ -108,52 +116,6 @@ func (r *Runner) fault(t *proc.Thread, task *sys.Task) {
 		}
 		t.ForceKill(linux.SIGKILL)
 	}
-}
-
-// clock accounts a thread's CPU time. What it has is handed over now and then, since that takes atomic operations.
-type clock struct {
-	t         *proc.Thread
-	hz        uint64
-	last      uint64 // time stamp counter when ring 3 was last entered or left
-	slept     int64  // of the Sleeper
-	user, sys uint64 // cycles not yet handed over
-}
-
-func newClock(t *proc.Thread) *clock {
-	tsc, hz := machine.Stamp()
-	return &clock{t: t, hz: hz, last: tsc, slept: t.Sleeper().Slept}
-}
-
-// batch is how much CPU time is handed over at a time, in parts of a second.
-const batch = 1000
-
-func (c *clock) enter() {
-	now, _ := machine.Stamp()
-	d := now - c.last
-	if s := c.t.Sleeper().Slept; s != c.slept {
-		d -= min(d, uint64(s-c.slept)*(c.hz/1e6)/1000)
-		c.slept = s
-	}
-	c.sys += d
-	c.last = now
-}
-
-func (c *clock) leave() {
-	now, _ := machine.Stamp()
-	c.user += now - c.last
-	c.last = now
-	if c.user+c.sys > c.hz/batch {
-		c.flush()
-	}
-}
-
-// skip forgets the time since ring 3 was left: others had the CPU.
-func (c *clock) skip() { c.last, _ = machine.Stamp() }
-
-func (c *clock) flush() {
-	ns := func(cycles uint64) int64 { return int64(cycles * 1000 / (c.hz / 1e6)) }
-	c.t.Ran(ns(c.user), ns(c.sys))
-	c.user, c.sys = 0, 0
 }
 
 // Barrier makes every CPU that is in ring 3 pass through the kernel, which also serializes it, and with rseq ends the restartable

@@ -2,6 +2,7 @@ package sys
 
 import (
 	"errors"
+	"strings"
 
 	"dinos/dkernel/cred"
 	"dinos/dkernel/loader"
@@ -123,6 +124,7 @@ func (t *Task) execve(dir int, path, argv, envp uint64, flags int) (uint64, erro
 	if err != nil {
 		return 0, err
 	}
+	p = strings.Clone(p) // the program keeps it
 	r, err := request(t.C, dir, p, flags)
 	if err != nil {
 		return 0, err

@@ -85,7 +85,7 @@ func sysMincore(t *Task, a *Args) (uint64, error) {
 
 func sysMemfdCreate(t *Task, a *Args) (uint64, error) {
 	const maxName = 249
-	b, err := t.bytesZ(a[0], maxName+1)
+	b, err := t.bytesZ(a[0], t.buf[:maxName+1])
 	if err == linux.ENAMETOOLONG {
 		err = linux.EINVAL
 	}

@@ -49,3 +49,6 @@ func storeSlice[T any](t *Task, addr uint64, v []T) error {
 	}
 	return nil
 }
+
+// view is b as a string, as long as b does not change.
+func view(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }

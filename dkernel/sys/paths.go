@@ -210,7 +210,7 @@ func (t *Task) rename(fromDir int, from uint64, toDir int, to, flags uint64) (ui
 	if err != nil {
 		return 0, err
 	}
-	q, err := t.str(to)
+	q, err := t.str2(to)
 	if err != nil {
 		return 0, err
 	}
@@ -222,7 +222,7 @@ func (t *Task) link(fromDir int, from uint64, toDir int, to uint64, flags int) (
 	if err != nil {
 		return 0, err
 	}
-	q, err := t.str(to)
+	q, err := t.str2(to)
 	if err != nil {
 		return 0, err
 	}
@@ -234,7 +234,7 @@ func (t *Task) symlink(target uint64, dir int, path uint64) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	q, err := t.str(path)
+	q, err := t.str2(path)
 	if err != nil {
 		return 0, err
 	}
@@ -335,7 +335,7 @@ func (t *Task) xattr(x *vfs.XattrTarget, file, name uint64) (string, error) {
 	if name == 0 {
 		return "", nil
 	}
-	b, err := t.bytesZ(name, linux.XATTR_NAME_MAX+2)
+	b, err := t.bytesZ(name, t.other[:linux.XATTR_NAME_MAX+2])
 	if err == linux.ENAMETOOLONG || err == nil && (len(b) == 0 || len(b) > linux.XATTR_NAME_MAX) {
 		return "", linux.ERANGE
 	}

@@ -156,7 +156,7 @@ func processCalls() []Call {
 			return uint64(now), nil
 		}, Full, ""},
 
-		{"sched_yield", func(t *Task, a *Args) (uint64, error) { t.K.Yield(); return 0, nil }, Full, ""},
+		{"sched_yield", func(t *Task, a *Args) (uint64, error) { t.yield(); return 0, nil }, Full, ""},
 		{"getpriority", func(t *Task, a *Args) (uint64, error) {
 			n, err := t.T.Getpriority(int(int32(a[0])), int32(a[1]))
 			return uint64(n), err

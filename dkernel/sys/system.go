@@ -3,6 +3,8 @@ package sys
 import (
 	"fmt"
 	"runtime"
+	"strings"
+	"sync/atomic"
 
 	"dinos/dkernel/ipc/event"
 	"dinos/dkernel/ipc/socket"
@@ -23,6 +25,9 @@ type Kernel struct {
 	// Load are the load averages times 65536, Uptime is in ns.
 	Load   func() [3]uint64
 	Uptime func() int64
+	// Active counts the threads that do not sleep, CPUs are those that can run them.
+	Active *atomic.Int32
+	CPUs   int
 	// Threads is how many there are.
 	Threads func() int
 	// Clocks are the clocks of timerfds.
@@ -39,8 +44,17 @@ func (k *Kernel) log(format string, args ...any) {
 	}
 }
 
-// Yield lets other threads run.
-func (k *Kernel) Yield() { runtime.Gosched() }
+// yieldEvery is how many calls of sched_yield a thread may make before it really gives way though nobody seems to want its CPU:
+// goroutines of the kernel may.
+const yieldEvery = 16
+
+// yield lets other threads run. The Go runtime's way takes 1 µs and more, so it is spared if there are not more threads than CPUs.
+func (t *Task) yield() {
+	t.yields++
+	if k := t.K; k.Active == nil || int(k.Active.Load()) > k.CPUs || t.yields%yieldEvery == 0 {
+		runtime.Gosched()
+	}
+}
 
 func systemCalls() []Call {
 	return []Call{
@@ -144,7 +158,7 @@ func sysMount(t *Task, a *Args) (uint64, error) {
 		if err != nil {
 			return 0, err
 		}
-		s[i] = v
+		s[i] = strings.Clone(v)
 	}
 	return 0, t.C.MountAt(s[0], s[1], s[2], uint32(a[3]), s[3], t.K.Exec.FileSystems())
 }

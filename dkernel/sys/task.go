@@ -1,6 +1,9 @@
 package sys
 
 import (
+	"bytes"
+
+	"dinos/dkernel/cred"
 	"dinos/dkernel/proc"
 	"dinos/dkernel/uio"
 	"dinos/dkernel/vfs"
@@ -16,15 +19,71 @@ type Task struct {
 
 	trace func(t *proc.Thread, line []byte) // or nil
 
-	args Args
-	io   uio.IO
-	vecs [8]uio.Vec // of readv and the like, when they are few
-	buf  [linux.PATH_MAX]byte
-	line []byte // of the trace
+	fast Fast
+	cred *cred.Cred // with which fast was told
+	tid  int32      // likewise
+
+	yields uint32
+	args   Args
+	io     uio.IO
+	vecs   [8]uio.Vec // of readv and the like, when they are few
+	buf    [linux.PATH_MAX]byte
+	other  [linux.PATH_MAX]byte // for the second path of a call
+	line   []byte               // of the trace
+	counts [NumCalls]uint32     // not yet in the table's
 }
 
-// NewTask is the Task of t.
-func (k *Kernel) NewTask(t *proc.Thread) *Task {
+// Fast answers system calls whose result does not change from call to call, before they come here.
+type Fast interface {
+	// SetFast has call nr, below FastCalls, answered with v.
+	SetFast(nr int, v uint64)
+	ClearFast()
+}
+
+// FastCalls is above the highest number of such a call.
+const FastCalls = 192
+
+// answers tells fast what there is to answer. A trace sees all calls, so then there is nothing.
+func (t *Task) answers() {
+	t.cred, t.tid = t.T.Cred(), t.T.TID()
+	if t.fast == nil || t.trace != nil {
+		return
+	}
+	c := t.cred
+	for _, a := range [...]struct {
+		nr int
+		v  uint64
+	}{{linux.SYS_GETPID, uint64(t.T.PID())}, {linux.SYS_GETTID, uint64(t.tid)}, {sysGetuid, uint64(c.UID)}, {sysGeteuid, uint64(c.EUID)},
+		{sysGetgid, uint64(c.GID)}, {sysGetegid, uint64(c.EGID)}} {
+		t.fast.SetFast(a.nr, a.v)
+	}
+}
+
+const (
+	sysGetuid  = 102
+	sysGetgid  = 104
+	sysGeteuid = 107
+	sysGetegid = 108
+)
+
+// NewTask is the Task of t. fast may be nil.
+func (k *Kernel) NewTask(t *proc.Thread, fast Fast) *Task {
+	n := k.newTask(t)
+	n.fast = fast
+	n.answers()
+	return n
+}
+
+// Close ends the task, with its thread.
+func (t *Task) Close() {
+	for nr, n := range t.counts {
+		if n != 0 {
+			t.K.Table.counts[nr].Add(uint64(n))
+		}
+	}
+}
+
+func (k *Kernel) newTask(t *proc.Thread) *Task {
 	return &Task{T: t, C: &t.Caller, K: k, Mem: t.Space().(Memory), trace: t.Process().Trace()}
 }
 
@@ -41,6 +100,9 @@ func (t *Task) Do() {
 	if ret, ok := t.call(nr); ok {
 		f.RAX = ret
 	}
+	if t.T.Cred() != t.cred || t.T.TID() != t.tid {
+		t.answers()
+	}
 }
 
 // call returns the value for RAX, unless the handler has set the registers itself.
@@ -50,7 +112,7 @@ func (t *Task) call(nr uint64) (ret uint64, ok bool) {
 		tab.miss(t.T.Name(), nr)
 		return linux.ENOSYS.Ret(), true
 	}
-	tab.counts[nr].Add(1)
+	t.counts[nr]++
 	ret, err := tab.calls[nr].Do(t, &t.args)
 	if err == nil {
 		return ret, true
@@ -85,26 +147,30 @@ func (t *Task) traced(nr uint64) {
 	t.trace(t.T, b)
 }
 
-// str reads a string of a program, at most a path long: linux.EFAULT, linux.ENAMETOOLONG.
+// str reads a string of a program, at most a path long: linux.EFAULT, linux.ENAMETOOLONG. It is a view of a buffer, good for the present call: who
+// keeps it makes a copy, as package vfs does.
 func (t *Task) str(addr uint64) (string, error) {
-	b, err := t.bytesZ(addr, len(t.buf))
-	return string(b), err
+	b, err := t.bytesZ(addr, t.buf[:])
+	return view(b), err
 }
 
-// bytesZ reads up to a zero byte; the result is valid until the next call.
-func (t *Task) bytesZ(addr uint64, limit int) ([]byte, error) {
-	n := 0
-	for n < limit {
+// str2 is str for a second string.
+func (t *Task) str2(addr uint64) (string, error) {
+	b, err := t.bytesZ(addr, t.other[:])
+	return view(b), err
+}
+
+// bytesZ reads up to a zero byte to buf.
+func (t *Task) bytesZ(addr uint64, buf []byte) ([]byte, error) {
+	for n := 0; n < len(buf); {
 		// Up to the end of a line of 64 bytes at first: most strings are short; then up to the end of the page.
 		step := 64 - int(addr+uint64(n))&63
 		if n > 0 {
 			step = 4096 - int(addr+uint64(n))&4095
 		}
-		got, err := t.Mem.CopyIn(t.buf[n:min(n+step, limit)], addr+uint64(n))
-		for i := n; i < n+got; i++ {
-			if t.buf[i] == 0 {
-				return t.buf[:i], nil
-			}
+		got, err := t.Mem.CopyIn(buf[n:min(n+step, len(buf))], addr+uint64(n))
+		if i := bytes.IndexByte(buf[n:n+got], 0); i >= 0 {
+			return buf[:n+i], nil
 		}
 		if err != nil {
 			return nil, linux.EFAULT
@@ -146,7 +212,7 @@ const maxArg = 32 * 4096
 func (t *Task) long(addr uint64, limit int) (string, error) {
 	var s []byte
 	for {
-		b, err := t.bytesZ(addr, min(len(t.buf), limit-len(s)))
+		b, err := t.bytesZ(addr, t.buf[:min(len(t.buf), limit-len(s))])
 		if err == nil {
 			return string(append(s, b...)), nil
 		}

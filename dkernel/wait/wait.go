@@ -123,6 +123,8 @@ func (q *Queue) Wake(ev Events) {
 type Sleeper struct {
 	// Slept is how long the thread has slept in all, in ns: so that CPU time can be told from waiting.
 	Slept int64
+	// Active, if set, counts the threads that do not sleep.
+	Active *atomic.Int32
 
 	ch      chan struct{}
 	pending func() bool
@@ -158,6 +160,10 @@ func (s *Sleeper) Sleep(deadline int64) error {
 		return linux.ERESTARTSYS
 	}
 	start := s.now()
+	if s.Active != nil {
+		s.Active.Add(-1)
+		defer s.Active.Add(1)
+	}
 	if deadline == Forever {
 		<-s.ch
 		s.Slept += s.now() - start

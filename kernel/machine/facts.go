@@ -45,3 +45,6 @@ func IdleTimes() []int64 {
 	}
 	return list
 }
+
+// TSC returns the time stamp counter.
+func TSC() uint64 { return x86.TSC() }
