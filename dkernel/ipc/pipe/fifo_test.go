@@ -7,6 +7,7 @@ import (
 
 	"dinos/dkernel/ipc/ipctest"
 	"dinos/dkernel/uio"
+	"dinos/dkernel/vfs"
 	"dinos/dkernel/vfs/vfstest"
 	"dinos/kernel/linux"
 )
@@ -76,4 +77,30 @@ func TestNamedAndSpliced(t *testing.T) {
 	k, err = th.Read(r, p)
 	require.NoError(t, err)
 	require.Zero(t, k)
+}
+
+// A pipe that is opened by way of /proc/PID/fd/N is the same pipe, and nobody has to be at its other end (fs/pipe.c, fifo_open).
+func TestReopenPipe(t *testing.T) {
+	th, r, w := open(t, 0)
+	d := th.Files.Lookup(w)
+	defer d.Unref()
+	p, ok := d.Inode().Private().(*Pipe)
+	require.True(t, ok, "the inode knows its pipe")
+	require.Same(t, d.File(), vfs.File(p))
+	_, err := th.Write(w, []byte("left"))
+	require.NoError(t, err)
+	require.NoError(t, th.Files.Close(&th.Caller, w))
+	dn := th.FS.VFS().NewPipe(&th.Caller)
+	again := th.NewNameless(dn, p, linux.O_RDONLY, vfs.Stream)
+	dn.Inode().Unref()
+	require.NoError(t, p.Open(&th.Caller, again))
+	again.Unref()
+	b := make([]byte, 8)
+	n, err := th.Read(r, b)
+	require.NoError(t, err)
+	require.Equal(t, "left", string(b[:n]))
+	late := th.NewNameless(th.FS.VFS().NewPipe(&th.Caller), p, linux.O_WRONLY|linux.O_NONBLOCK, vfs.Stream)
+	require.NoError(t, th.Files.Close(&th.Caller, r))
+	require.NoError(t, p.Open(&th.Caller, late), "no ENXIO either")
+	late.Unref()
 }

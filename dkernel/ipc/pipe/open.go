@@ -17,11 +17,11 @@ const met = wait.RdBand
 
 // Open opens a FIFO: it counts d, and waits for somebody at the other end if d has just one and may block (fifo(7)). Errors:
 // linux.ENXIO for writing without a reader and with O_NONBLOCK, linux.ERESTARTSYS. After an error d must not be released
-// through p.
+// through p. A pipe (pipe(2)) is opened by /proc/PID/fd/N, and never waits nor fails.
 func (p *Pipe) Open(c *vfs.Caller, d *vfs.Description) error {
 	r, w := d.CanRead(), d.CanWrite()
 	p.mu.Lock()
-	if w && !r && d.Nonblock() && p.readers.Load() == 0 {
+	if w && !r && !p.nameless && d.Nonblock() && p.readers.Load() == 0 {
 		p.mu.Unlock()
 		return linux.ENXIO
 	}
@@ -31,7 +31,7 @@ func (p *Pipe) Open(c *vfs.Caller, d *vfs.Description) error {
 		other = writing
 	}
 	seen := p.opened[other].Load()
-	alone := r != w && (r && p.writers.Load() == 0 || w && p.readers.Load() == 0)
+	alone := !p.nameless && r != w && (r && p.writers.Load() == 0 || w && p.readers.Load() == 0)
 	p.mu.Unlock()
 	p.both.Wake(met)
 	if !alone {
@@ -90,8 +90,10 @@ func Pipe2(c *vfs.Caller, flags uint32) (r, w int, err error) {
 		return 0, 0, linux.EINVAL
 	}
 	p := New()
+	p.nameless = true
 	p.join(true, true)
 	dn := c.FS.VFS().NewPipe(c)
+	dn.Inode().SetPrivate(p)
 	status := flags & (linux.O_DIRECT | linux.O_NONBLOCK)
 	rd := c.NewNameless(dn, p, linux.O_RDONLY|status&^linux.O_DIRECT, vfs.Stream)
 	wd := c.NewNameless(dn, p, linux.O_WRONLY|status, vfs.Stream)

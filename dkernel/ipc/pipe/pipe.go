@@ -41,6 +41,8 @@ type slot struct {
 
 // Pipe is a pipe, and the [vfs.File] of both its ends: which one, the description's mode tells.
 type Pipe struct {
+	nameless bool // of pipe(2); it does not change
+
 	// Who waits: to read, to write, or (FIFOs opened for both) polls for either. Wake-ups are as on Linux, where a program can
 	// tell: an edge triggered epoll of the one end does not hear of the other.
 	rd, wr, both wait.Queue
