@@ -19,8 +19,8 @@ const rootsDir = "/run/roots"
 // maxArchive bounds an archive: it is in the kernel's own memory while it is unpacked, and after that as long as files were not written to.
 const maxArchive = 512 << 20
 
-// NewRoot gives c a root directory of its own: a tmpfs with the contents of the archive (cpio) at the path, and with /dev, /proc and
-// /sys. c must be root, with file-system context of its own. Release, which is never nil without an error, takes it away when nobody uses it any more.
+// NewRoot gives c a root directory of its own: a tmpfs with the contents of the archive (cpio) at the path, and with /dev and /proc,
+// and /sys if the archive has that directory. c must be root, with file-system context of its own. Release, which is never nil without an error, takes it away when nobody uses it any more.
 func (p *Programs) NewRoot(c *vfs.Caller, archive string) (release func(), err error) {
 	k := p.Caller()
 	data, err := readFile(k, archive)
@@ -48,6 +48,9 @@ func (p *Programs) NewRoot(c *vfs.Caller, archive string) (release func(), err e
 		return nil, fmt.Errorf("unpack %s: %w", archive, err)
 	}
 	for _, m := range p.kernelMounts {
+		if m.kind == "sysfs" && k.StatAt(linux.AT_FDCWD, dir+m.path, 0, &vfs.Attr{}) != nil {
+			continue // programs need the others
+		}
 		if err = p.mount(k, m.fs, dir+m.path, m.kind, m.flags); err != nil {
 			release()
 			return nil, err
