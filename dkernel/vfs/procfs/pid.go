@@ -133,6 +133,8 @@ func (v *view) Find(c *vfs.Caller, name string) (*pseudo.Node, error) {
 		} else {
 			n.Perm = f.perm
 			n.Show = func(c *vfs.Caller, b []byte) ([]byte, error) { return f.show(v, c, b) }
+			// A write where there is nothing to write is EINVAL in these directories (vfs_write), and EIO elsewhere (proc_reg_write).
+			n.Store = func(*vfs.Caller, []byte) error { return linux.EINVAL }
 			if f.store != nil {
 				n.Store = func(c *vfs.Caller, d []byte) error { return f.store(v, c, d) }
 			}
