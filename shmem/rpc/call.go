@@ -180,7 +180,8 @@ func (p Pending) Wait(ctx context.Context) error {
 	c, k := p.c, p.k
 	if !k.over(p.id) && !c.spin(k, p.id) {
 		c.loop.before(int64(k.deadline.Load()))
-		if k.park(p.id) {
+		// Again, since settle of the slot's previous call, whose caller did not wait for it to return, may take this one for parked there.
+		for !k.over(p.id) && k.park(p.id) {
 			select {
 			case <-k.wake:
 			case <-ctx.Done():
