@@ -38,6 +38,21 @@ func (s *System) openMaster(c *vfs.Caller, d *vfs.Description, _ *vfs.Inode, _ u
 	return master{t}, nil
 }
 
+// Number, Unlock and Resize are for the kernel that runs a program on a pseudo terminal: TIOCGPTN, TIOCSPTLCK and TIOCSWINSZ.
+
+// Number is the N of /dev/pts/N.
+func (m master) Number() int { return m.t.num }
+
+// Unlock lets the programs' side be opened.
+func (m master) Unlock() {
+	m.t.mu.Lock()
+	m.t.locked = false
+	m.t.mu.Unlock()
+}
+
+// Resize sets the size of the window.
+func (m master) Resize(w linux.Winsize) { m.t.Resize(w) }
+
 // PTY is the pseudo terminal of number num, or nil (for /dev/pts).
 func (s *System) PTY(num int) *TTY {
 	s.mu.Lock()
