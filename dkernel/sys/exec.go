@@ -148,6 +148,7 @@ func (t *Task) execve(dir int, path, argv, envp uint64, flags int) (uint64, erro
 		return 0, err
 	}
 	t.T.FinishExec(program(prog, space, image))
+	prog.Close() // what is mapped has references of its own
 	t.Mem = space
 	t.T.CPU.Reset(&t.T.Regs)
 	image.Start(&t.T.Regs)
@@ -214,6 +215,7 @@ func (k *Kernel) Spawn(system *proc.System, c *vfs.Caller, path string, args, en
 		prog.Close()
 		return nil, err
 	}
+	prog.Close() // what is mapped has references of its own
 	return t, nil
 }
 
