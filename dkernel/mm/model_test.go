@@ -290,7 +290,8 @@ func (w *world) adviseStep() {
 			continue
 		}
 		if advice == linux.MADV_WIPEONFORK && (q.file != nil || q.shared) {
-			return // what came before it in the range depends on how mappings are joined
+			want = linux.EINVAL // what comes before it is changed
+			break
 		}
 		switch advice {
 		case linux.MADV_DONTNEED:

@@ -208,7 +208,8 @@ func (t *tree) advise(o *op) linux.Errno {
 	at := start
 	for v := t.at(start); at < end; {
 		if v == nil || v.start >= end {
-			return linux.ENOMEM
+			e = linux.ENOMEM
+			break
 		}
 		if v.start > at {
 			e = linux.ENOMEM
@@ -220,7 +221,8 @@ func (t *tree) advise(o *op) linux.Errno {
 			}
 		} else {
 			if o.Flags == linux.MADV_WIPEONFORK && (v.bind != nil || v.flags&vmShared != 0) {
-				return linux.EINVAL
+				e = linux.EINVAL // what comes before it has been changed
+				break
 			}
 			if f := v.flags&^clear | set; f != v.flags {
 				v = t.cut(from, to)
@@ -231,7 +233,7 @@ func (t *tree) advise(o *op) linux.Errno {
 		v = v.next
 	}
 	if ok {
-		t.mend(start, end)
+		t.mend(start, end) // also after an error: mappings may have become alike before it
 	}
 	return e
 }
