@@ -28,8 +28,8 @@ func rounds(n int) int {
 // that content, odd is changing.
 type spot struct{ state atomic.Uint64 }
 
-// watch reads spots from a CPU and reports what must not be.
-func watch(load func(addr uint64) (uint64, Outcome), base uint64, spots []spot, stop *atomic.Bool, seed uint64, absent Outcome) (seen int, err error) {
+// watch reads spots from a CPU, counts in seen what it could check, and reports what must not be.
+func watch(load func(addr uint64) (uint64, Outcome), base uint64, spots []spot, stop *atomic.Bool, seed uint64, absent Outcome, seen *atomic.Int64) error {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	for !stop.Load() {
 		i := rng.IntN(len(spots))
@@ -41,49 +41,65 @@ func watch(load func(addr uint64) (uint64, Outcome), base uint64, spots []spot, 
 		}
 		switch {
 		case before == 0 && out != absent && out != AccError:
-			return seen, fmt.Errorf("page %d is unmapped and reads as %d, %d", i, got, out)
+			return fmt.Errorf("page %d is unmapped and reads as %d, %d", i, got, out)
 		case before != 0 && (out != Resolved || got != before):
-			return seen, fmt.Errorf("page %d reads as %d, %d, want %d", i, got, out, before)
+			return fmt.Errorf("page %d reads as %d, %d, want %d", i, got, out, before)
 		}
-		seen++
+		seen.Add(1)
 	}
-	return seen, nil
+	return nil
 }
 
-// spinners starts CPUs that watch, and returns what stops them and tells what they found.
-func spinners(m *machine, s *Space, n int, base uint64, spots []spot, absent Outcome) func() (int, error) {
-	var stop atomic.Bool
-	var wg sync.WaitGroup
-	seen, errs := make([]int, n), make([]error, n+1)
+// spinners are CPUs that watch, and the kernel, which reads as well.
+type spinners struct {
+	stop   atomic.Bool
+	failed atomic.Bool
+	wg     sync.WaitGroup
+	seen   []atomic.Int64 // by CPU
+	errs   []error        // guarded by wg
+}
+
+func spin(m *machine, s *Space, n int, base uint64, spots []spot, absent Outcome) *spinners {
+	w := &spinners{seen: make([]atomic.Int64, n+1), errs: make([]error, n+1)}
+	run := func(i int, load func(addr uint64) (uint64, Outcome)) {
+		w.errs[i] = watch(load, base, spots, &w.stop, uint64(i), absent, &w.seen[i])
+		if w.errs[i] != nil {
+			w.failed.Store(true)
+		}
+	}
 	for i := range n {
 		c := m.run(s)
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
+		w.wg.Go(func() {
 			defer c.stop()
-			seen[i], errs[i] = watch(c.load, base, spots, &stop, uint64(i), absent)
-		}()
+			run(i, c.load)
+		})
 	}
-	// The kernel reads as well.
-	wg.Add(1)
-	go func() {
-		defer wg.Done()
-		_, errs[n] = watch(func(addr uint64) (uint64, Outcome) {
+	w.wg.Go(func() {
+		run(n, func(addr uint64) (uint64, Outcome) {
 			v, err := s.Load64(addr)
 			if err != nil {
 				return 0, absent
 			}
 			return v, Resolved
-		}, base, spots, &stop, 77, absent)
-	}()
-	return func() (total int, err error) {
-		stop.Store(true)
-		wg.Wait()
-		for _, n := range seen {
-			total += n
-		}
-		return total, errors.Join(errs...)
+		})
+	})
+	return w
+}
+
+// wait reports whether the CPUs have seen too little yet, for they may have had no time to run, and none has failed.
+func (w *spinners) wait() bool {
+	total := int64(0)
+	for i := range len(w.seen) - 1 {
+		total += w.seen[i].Load()
 	}
+	return total <= 100 && !w.failed.Load()
+}
+
+// done stops the CPUs and tells what they found.
+func (w *spinners) done() error {
+	w.stop.Store(true)
+	w.wg.Wait()
+	return errors.Join(w.errs...)
 }
 
 // churn maps and unmaps spots, in all the ways that take a page away.
@@ -145,11 +161,12 @@ func TestNoStaleTranslation(t *testing.T) {
 		}
 		spots := make([]spot, 8)
 		base := uint64(0x10000000)
-		done := spinners(m, s, 3, base, spots, MapError)
+		w := spin(m, s, 3, base, spots, MapError)
 		churn(t, s, base, spots, rounds(300))
-		seen, err := done()
-		require.NoError(t, err)
-		require.Greater(t, seen, 100)
+		for w.wait() {
+			churn(t, s, base, spots, 50)
+		}
+		require.NoError(t, w.done())
 		require.NoError(t, s.tree.check())
 		s.Put()
 		m.clean(tables)
@@ -167,9 +184,9 @@ func TestStaleTranslationIsNoticed(t *testing.T) {
 	spots := make([]spot, 8)
 	base := uint64(0x10000000)
 	for try := 0; ; try++ {
-		done := spinners(m, s, 3, base, spots, MapError)
+		w := spin(m, s, 3, base, spots, MapError)
 		churn(t, s, base, spots, 2000)
-		if _, err := done(); err != nil {
+		if w.done() != nil {
 			return
 		}
 		require.Less(t, try, 50, "stale translations are not noticed")
@@ -191,8 +208,8 @@ func TestTruncateUnderLoad(t *testing.T) {
 		write(i, next)
 		spots[i].state.Store(next)
 	}
-	done := spinners(m, s, 3, base, spots, BusError)
-	for range rounds(60) {
+	w := spin(m, s, 3, base, spots, BusError)
+	for n := 0; n < rounds(60) || w.wait(); n++ {
 		for i := range spots[3:] {
 			spots[3+i].state.Store(1)
 		}
@@ -210,9 +227,7 @@ func TestTruncateUnderLoad(t *testing.T) {
 			spots[i].state.Store(next)
 		}
 	}
-	seen, err := done()
-	require.NoError(t, err)
-	require.Greater(t, seen, 100)
+	require.NoError(t, w.done())
 	s.Put()
 	f.resize(0)
 	m.clean(tables)
