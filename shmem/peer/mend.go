@@ -104,6 +104,13 @@ func (p *Peer) remake(peer int) {
 	p.cfg.Log("peer: " + text)
 }
 
+// newLife tells of a life of a peer, once: a frame or the peer's block has shown it.
+func (p *Peer) newLife(peer int, gen uint32) {
+	if p.cfg.OnPeer != nil && p.told[peer].Swap(gen) != gen {
+		p.cfg.OnPeer(peer, gen)
+	}
+}
+
 // connect makes a connection and puts it in the place of a former one.
 func (p *Peer) connect(peer int) error {
 	cfg, err := rpc.PeerConfig(p.rack, p.self, peer)
@@ -113,9 +120,7 @@ func (p *Peer) connect(peer int) error {
 	cfg.Generation, cfg.Peer, cfg.Handlers = uint32(p.gen), p.runs(peer), &p.mux
 	cfg.Calls, cfg.Workers, cfg.Timeout, cfg.Spin = p.cfg.Calls, p.cfg.Workers, p.cfg.Timeout, p.cfg.Spin
 	cfg.Notify = func() { p.ring(peer) }
-	if p.cfg.OnPeer != nil {
-		cfg.OnPeer = func(gen uint32) { p.cfg.OnPeer(peer, gen) }
-	}
+	cfg.OnPeer = func(gen uint32) { p.newLife(peer, gen) }
 	if p.cfg.OnPanic != nil {
 		cfg.OnPanic = func(v any, stack []byte) { p.cfg.OnPanic(peer, v, stack) }
 	}
@@ -130,6 +135,9 @@ func (p *Peer) connect(peer int) error {
 	}
 	if old := p.conns[peer].Swap(c); old != nil {
 		p.retired.add(old)
+	}
+	if cfg.Peer != 0 {
+		p.newLife(peer, cfg.Peer) // no frame will: the connection knows it from the start
 	}
 	return nil
 }

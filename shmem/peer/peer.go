@@ -65,7 +65,7 @@ type Config struct {
 	Calls   int           // under way per connection, see rpc
 	Timeout time.Duration // of calls that name none
 
-	OnPeer  func(peer int, generation uint32)              // a peer showed a new life; called with locks held: it must not block
+	OnPeer  func(peer int, generation uint32)              // a peer showed a new life; may be called with locks held: it must not block
 	OnPanic func(peer int, v any, stack []byte)            // a handler panicked; nil lets the panic go on
 	OnTick  func() error                                   // once a beat, by Run's goroutine; an error ends Run
 	Stats   func(set func(stat layout.Stat, value uint64)) // adds the machine's own statistics, once a second
@@ -86,9 +86,10 @@ type Peer struct {
 
 	blocks []*layout.Machine
 	conns  []atomic.Pointer[rpc.Conn]
-	asked  []bool        // which lower peers were asked to make rings anew; Tick's
-	odd    []int         // how often in a row a peer was not who the connection says; Tick's
-	state  atomic.Uint64 // the layout.State that the block is to show
+	told   []atomic.Uint32 // the life of each peer that OnPeer was told of
+	asked  []bool          // which lower peers were asked to make rings anew; Tick's
+	odd    []int           // how often in a row a peer was not who the connection says; Tick's
+	state  atomic.Uint64   // the layout.State that the block is to show
 	beats  uint64
 	last   int64 // when Tick collected the statistics
 
@@ -146,7 +147,7 @@ func Open(cfg Config) (*Peer, error) {
 	if err := cfg.defaults(k); err != nil {
 		return nil, err
 	}
-	p := &Peer{cfg: cfg, rack: k, self: cfg.Self, conns: make([]atomic.Pointer[rpc.Conn], k.Peers()), asked: make([]bool, k.Peers()),
+	p := &Peer{cfg: cfg, rack: k, self: cfg.Self, conns: make([]atomic.Pointer[rpc.Conn], k.Peers()), told: make([]atomic.Uint32, k.Peers()), asked: make([]bool, k.Peers()),
 		odd: make([]int, k.Peers())}
 	for i := range k.Peers() {
 		b, err := k.Machine(k.Region, i)
