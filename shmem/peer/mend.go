@@ -129,12 +129,13 @@ func (p *Peer) connect(peer int) error {
 	if p.ended {
 		return rpc.ErrClosed
 	}
-	c, err := p.loop.Connect(cfg)
-	if err != nil {
-		return err
+	cfg.OnConn = func(c *rpc.Conn) { // before its handlers ask whose it is
+		if old := p.conns[peer].Swap(c); old != nil {
+			p.retired.add(old)
+		}
 	}
-	if old := p.conns[peer].Swap(c); old != nil {
-		p.retired.add(old)
+	if _, err := p.loop.Connect(cfg); err != nil {
+		return err
 	}
 	if cfg.Peer != 0 {
 		p.newLife(peer, cfg.Peer) // no frame will: the connection knows it from the start

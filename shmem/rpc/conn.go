@@ -43,6 +43,7 @@ type Config struct {
 	Timeout           time.Duration // of calls that name none; 0 is DefaultTimeout
 	Spin              time.Duration // that a caller polls before it sleeps; 0 is DefaultSpin, negative is none
 	OnPeer            func(generation uint32)
+	OnConn            func(c *Conn)             // the connection is made; called by Connect before anything on it is served
 	OnPanic           func(v any, stack []byte) // a handler panicked; nil lets the panic go on
 }
 
@@ -152,6 +153,9 @@ func (l *Loop) Connect(cfg Config) (*Conn, error) {
 	c.peer.Store(cfg.Peer)
 	if err := c.attach(ring.Discard); err != nil {
 		return nil, fmt.Errorf("rpc: to %s: %w", cfg.Name, err)
+	}
+	if cfg.OnConn != nil {
+		cfg.OnConn(c)
 	}
 	_ = c.send(proto.Frame{Kind: proto.KindHello}, nil, true)
 	if err := l.add(c); err != nil {
