@@ -280,10 +280,6 @@ func (m *machine) check() {
 	require.Zero(m.t, m.spaces.Load(), "address spaces are left")
 	for uid, u := range m.sys.users.m {
 		require.Zero(m.t, u.threads.Load(), "threads of %d", uid)
-		// A signal that a timer was just posting is given back a moment after the last thread.
-		for end := time.Now().Add(10 * time.Second); u.signals.Load() != 0 && time.Now().Before(end); {
-			time.Sleep(time.Millisecond)
-		}
 		require.Zero(m.t, u.signals.Load(), "signals of %d", uid)
 	}
 	require.Nil(m.t, m.sys.init.children)

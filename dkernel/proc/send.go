@@ -79,10 +79,15 @@ func (p *Process) accepts(from, to *Thread, sig int, force bool) bool {
 		p.resume(from)
 	}
 	t := to
-	if t == nil {
+	switch {
+	case t == nil:
 		if t = p.leader; t == nil {
 			t = p.threads
 		}
+	case t.exiting:
+		// It has a number until it is buried, and a leader as long as the process lives, but no longer looks at its signals: what
+		// came after it dropped them would be charged for ever.
+		return false
 	}
 	if t.blocked.Has(sig) {
 		return true

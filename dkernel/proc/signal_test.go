@@ -309,6 +309,25 @@ func TestSignalFindsAThread(t *testing.T) {
 }
 
 // Faults: what the handler is told, and what happens if there can be none.
+// A leader that has ended keeps its number as long as the process lives, other threads for a moment: signals for such a thread alone go
+// nowhere, and count for nobody.
+func TestSignalToDeadThread(t *testing.T) {
+	m := newMachine(t, false)
+	status := m.run(func(u *prog) {
+		u.thread(1, func(c *prog) {
+			eventually(t, func() bool { return c.Process().alive() == 1 })
+			for _, sig := range []int{linux.SIGUSR1, linux.SIGRTMIN} {
+				c.ok(func() error { return c.Tgkill(c.PID(), c.PID(), sig) })
+				i := signal.From(sig, linux.SI_QUEUE, c.PID(), 0)
+				c.ok(func() error { return c.TgSigqueue(c.PID(), c.PID(), sig, i) })
+			}
+			require.Zero(t, m.sys.users.m[0].signals.Load(), "nobody will ever take them")
+		})
+		u.exit(3)
+	})
+	require.EqualValues(t, 3<<8, status)
+}
+
 func TestFaults(t *testing.T) {
 	m := newMachine(t, false)
 	for _, c := range []struct {
