@@ -91,6 +91,19 @@ func interruptible(cmd *cobra.Command) (context.Context, context.CancelFunc) {
 	return signal.NotifyContext(cmd.Context(), os.Interrupt)
 }
 
+// onRack is the RunE of a command about a rack that runs: do gets the rack, and a context that an interrupt from the terminal ends.
+func (f *rackRef) onRack(do func(ctx context.Context, r *rack.Remote, cmd *cobra.Command, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		ctx, stop := interruptible(cmd)
+		defer stop()
+		r, err := f.connect()
+		if err != nil {
+			return err
+		}
+		return do(ctx, r, cmd, args)
+	}
+}
+
 // newRackCmds are the commands about a rack that runs, for the command line and for the prompt.
 func newRackCmds(ref rackRef) []*cobra.Command {
 	list := []*cobra.Command{newStatusCmd(ref), newTopCmd(ref), newLogCmd(ref), newEventsCmd(ref), newDumpCmd(ref)}
@@ -118,20 +131,14 @@ func newKernelCmd(ref rackRef, name, short string, do func(*rack.Remote, context
 		ValidArgsFunction: func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
 			return kernelNames(cmd, &ref)
 		},
-		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx, stop := interruptible(cmd)
-			defer stop()
-			r, err := ref.connect()
-			if err != nil {
-				return err
-			}
+		RunE: ref.onRack(func(ctx context.Context, r *rack.Remote, _ *cobra.Command, args []string) error {
 			for _, k := range args {
 				if err := do(r, ctx, k); err != nil {
 					return err
 				}
 			}
 			return nil
-		},
+		}),
 	}
 	ref.bind(cmd)
 	return cmd
@@ -155,20 +162,14 @@ func newAddCmd(ref rackRef) *cobra.Command {
 		Use:   "add-dkernel",
 		Short: "start one more dkernel and print its name",
 		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, stop := interruptible(cmd)
-			defer stop()
-			r, err := ref.connect()
-			if err != nil {
-				return err
-			}
+		RunE: ref.onRack(func(ctx context.Context, r *rack.Remote, cmd *cobra.Command, _ []string) error {
 			name, err := r.Add(ctx)
 			if err != nil {
 				return err
 			}
 			_, err = fmt.Fprintln(cmd.OutOrStdout(), name)
 			return err
-		},
+		}),
 	}
 	ref.bind(cmd)
 	return cmd
@@ -207,13 +208,7 @@ func newEventsCmd(ref rackRef) *cobra.Command {
 		Use:   "events",
 		Short: "what happened to the rack: kernels that came, ended, were declared dead",
 		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, stop := interruptible(cmd)
-			defer stop()
-			r, err := ref.connect()
-			if err != nil {
-				return err
-			}
+		RunE: ref.onRack(func(ctx context.Context, r *rack.Remote, cmd *cobra.Command, _ []string) error {
 			show := func(e rack.Event) {
 				fmt.Fprintf(cmd.OutOrStdout(), "%s %s\n", e.Time.Format("15:04:05.000"), e)
 			}
@@ -228,7 +223,7 @@ func newEventsCmd(ref rackRef) *cobra.Command {
 				return nil
 			}
 			return r.Follow(ctx, show)
-		},
+		}),
 	}
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with what happens from now on")
 	ref.bind(cmd)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -28,13 +29,7 @@ the slices that it holds, the generation of its life, how long that lasts and ho
 With --check, the ckernel audits its view of who owns which core and slice, and this host the table in shared memory; the exit status is not 0
 if either finds something wrong.`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, stop := interruptible(cmd)
-			defer stop()
-			r, err := ref.connect()
-			if err != nil {
-				return err
-			}
+		RunE: ref.onRack(func(ctx context.Context, r *rack.Remote, cmd *cobra.Command, _ []string) error {
 			s, err := r.Status(ctx, check)
 			if err != nil {
 				return err
@@ -50,7 +45,7 @@ if either finds something wrong.`,
 				err = errUnclean
 			}
 			return err
-		},
+		}),
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "as JSON")
 	cmd.Flags().BoolVar(&check, "check", false, "audit who owns which core and slice")

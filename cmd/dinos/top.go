@@ -22,18 +22,15 @@ func newTopCmd(ref rackRef) *cobra.Command {
 		Use:   "top",
 		Short: "what the kernels are doing: cores, slices, calls and system calls a second, log positions",
 		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		PreRunE: func(*cobra.Command, []string) error {
 			if interval < 10*time.Millisecond {
 				return fmt.Errorf("interval %v, want at least 10ms", interval)
 			}
-			ctx, stop := interruptible(cmd)
-			defer stop()
-			r, err := ref.connect()
-			if err != nil {
-				return err
-			}
-			return top(ctx, r, cmd.OutOrStdout(), interval, once, asJSON)
+			return nil
 		},
+		RunE: ref.onRack(func(ctx context.Context, r *rack.Remote, cmd *cobra.Command, _ []string) error {
+			return top(ctx, r, cmd.OutOrStdout(), interval, once, asJSON)
+		}),
 	}
 	cmd.Flags().BoolVar(&once, "once", false, "print one interval and end, for scripts")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print samples of the counters as JSON, one a line")
