@@ -63,6 +63,19 @@ func (c *Caller) NewNameless(dn *Dentry, f File, flags uint32, m Mode) *Descript
 	return d
 }
 
+// InstallAnon opens f, a stream without a name, as NewAnon and NewNameless do, and returns its new descriptor. f is released if there is none:
+// linux.EMFILE.
+func (c *Caller) InstallAnon(kind string, f File, flags uint32, cloexec bool) (int, error) {
+	dn := c.FS.v.NewAnon(c, kind)
+	d := c.NewNameless(dn, f, flags, Stream)
+	dn.inode.Unref()
+	fd, err := c.Files.Install(d, 0, c.OpenLimit, cloexec)
+	if err != nil {
+		d.Unref()
+	}
+	return fd, err
+}
+
 // label is the name of a file without a path.
 func (d *Dentry) label() string {
 	if n := d.Name(); n == "pipe" || n == "socket" {

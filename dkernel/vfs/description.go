@@ -75,6 +75,14 @@ func (d *Description) Flags() uint32 { return d.flags.Load() }
 // Nonblock tells whether O_NONBLOCK is set.
 func (d *Description) Nonblock() bool { return d.flags.Load()&linux.O_NONBLOCK != 0 }
 
+// Sleeper is what an operation of c on d sleeps with, nil if it may not block.
+func (d *Description) Sleeper(c *Caller) *wait.Sleeper {
+	if d.Nonblock() {
+		return nil
+	}
+	return c.Sleeper
+}
+
 // Append tells whether O_APPEND is set.
 func (d *Description) Append() bool { return d.flags.Load()&linux.O_APPEND != 0 }
 

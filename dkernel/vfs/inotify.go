@@ -62,15 +62,8 @@ func (c *Caller) InotifyInit(flags uint32) (int, error) {
 	if flags&^uint32(linux.IN_CLOEXEC|linux.IN_NONBLOCK) != 0 {
 		return 0, linux.EINVAL
 	}
-	v := c.FS.v
-	f := &Inotify{v: v, wds: map[int32]*watch{}}
-	dn := v.NewAnon(c, "inotify")
-	d := c.NewNameless(dn, f, flags&linux.O_NONBLOCK, Stream)
-	fd, err := c.Files.Install(d, 0, c.OpenLimit, flags&linux.IN_CLOEXEC != 0)
-	if err != nil {
-		d.Unref()
-	}
-	return fd, err
+	f := &Inotify{v: c.FS.v, wds: map[int32]*watch{}}
+	return c.InstallAnon("inotify", f, flags&linux.O_NONBLOCK, flags&linux.IN_CLOEXEC != 0)
 }
 
 // InotifyAdd is inotify_add_watch(2).
@@ -206,7 +199,7 @@ func (f *Inotify) push(e event) {
 // Read implements File: whole events, as many as fit.
 func (f *Inotify) Read(c *Caller, d *Description, io *uio.IO, _ *int64) (int64, error) {
 	var n int64
-	try := func() error {
+	err := d.Sleeper(c).Until(&f.queue, wait.Readable, wait.Forever, func() error {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		if len(f.events) == 0 {
@@ -216,13 +209,7 @@ func (f *Inotify) Read(c *Caller, d *Description, io *uio.IO, _ *int64) (int64, 
 			return linux.EINVAL
 		}
 		return nil
-	}
-	var err error
-	if d.Nonblock() || c.Sleeper == nil {
-		err = try()
-	} else {
-		err = c.Sleeper.Until(&f.queue, wait.Readable, wait.Forever, try)
-	}
+	})
 	for err == nil {
 		f.mu.Lock()
 		if len(f.events) == 0 || int64(f.events[0].size()) > io.Len() {

@@ -261,10 +261,11 @@ func (c *Caller) lockWait(l *lockList, r rangeLock, block bool) error {
 		waiting = other
 		return linux.EAGAIN
 	}
-	if !block || c.Sleeper == nil {
-		return try()
+	s := c.Sleeper
+	if !block {
+		s = nil
 	}
-	err := c.Sleeper.Until(&l.queue, wait.In, wait.Forever, try)
+	err := s.Until(&l.queue, wait.In, wait.Forever, try)
 	if waiting != nil {
 		_ = p.await(me, waiting, nil)
 	}
@@ -361,7 +362,11 @@ func (c *Caller) Flock(fd int, op int) error {
 	}
 	d.locked.Store(true)
 	ex := op == linux.LOCK_EX
-	try := func() error {
+	s := c.Sleeper
+	if !block {
+		s = nil
+	}
+	return s.Until(&l.queue, wait.In, wait.Forever, func() error {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		for _, f := range l.whole {
@@ -371,11 +376,7 @@ func (c *Caller) Flock(fd int, op int) error {
 		}
 		l.whole = append(l.whole, flock{d, ex})
 		return nil
-	}
-	if !block || c.Sleeper == nil {
-		return try()
-	}
-	return c.Sleeper.Until(&l.queue, wait.In, wait.Forever, try)
+	})
 }
 
 // Locks are the locks of the file as lines of /proc/PID/fdinfo have them, those of d and of t.

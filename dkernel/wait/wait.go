@@ -197,9 +197,10 @@ func (s *Sleeper) Sleep(deadline int64) error {
 }
 
 // Until waits until try succeeds: it calls try, and again after each event of mask at q. Errors: those of Sleep, and what try
-// returns other than linux.EAGAIN, which means not yet. It is what a blocking operation is made of. try does not call Until.
+// returns other than linux.EAGAIN, which means not yet. It is what a blocking operation is made of. try does not call Until. A nil
+// Sleeper cannot wait: it tries once.
 func (s *Sleeper) Until(q *Queue, mask Events, deadline int64, try func() error) error {
-	if err := try(); err != linux.EAGAIN {
+	if err := try(); err != linux.EAGAIN || s == nil {
 		return err
 	}
 	e := &s.entry

@@ -68,6 +68,10 @@ func TestSleepEnds(t *testing.T) {
 	// What is there is taken before a signal is looked at.
 	require.NoError(t, s.Until(&q, In, Forever, func() error { return nil }))
 	require.Equal(t, linux.EPIPE, s.Until(&q, In, Forever, func() error { return linux.EPIPE }))
+	var none *Sleeper
+	tries := 0
+	require.Equal(t, linux.EAGAIN, none.Until(&q, In, Forever, func() error { tries++; return linux.EAGAIN }))
+	require.Equal(t, 1, tries, "who cannot wait tries once")
 	require.True(t, q.Empty())
 }
 

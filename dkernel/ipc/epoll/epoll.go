@@ -16,7 +16,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"dinos/dkernel/ipc/park"
 	"dinos/dkernel/vfs"
 	"dinos/dkernel/wait"
 	"dinos/kernel/linux"
@@ -90,7 +89,7 @@ func Create(c *vfs.Caller, flags uint32) (int, error) {
 		return 0, linux.EINVAL
 	}
 	ep := &Epoll{items: map[key]*item{}}
-	return park.Install(c, "[eventpoll]", ep, linux.O_RDWR, flags != 0)
+	return c.InstallAnon("[eventpoll]", ep, linux.O_RDWR, flags != 0)
 }
 
 func get(c *vfs.Caller, fd int) (vfs.Ref, *Epoll, error) {

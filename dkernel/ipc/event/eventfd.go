@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"sync"
 
-	"dinos/dkernel/ipc/park"
 	"dinos/dkernel/uio"
 	"dinos/dkernel/vfs"
 	"dinos/dkernel/wait"
@@ -30,12 +29,21 @@ const full = ^uint64(0) - 1
 
 // CreateEventfd is eventfd2(2): it returns the descriptor.
 func CreateEventfd(c *vfs.Caller, n uint32, flags uint32) (int, error) {
-	status, cloexec, err := park.Flags(flags &^ linux.EFD_SEMAPHORE)
+	status, cloexec, err := createFlags(flags &^ linux.EFD_SEMAPHORE)
 	if err != nil {
 		return 0, err
 	}
 	e := &Eventfd{n: uint64(n), semaphore: flags&linux.EFD_SEMAPHORE != 0}
-	return park.Install(c, "[eventfd]", e, linux.O_RDWR|status, cloexec)
+	return c.InstallAnon("[eventfd]", e, linux.O_RDWR|status, cloexec)
+}
+
+// createFlags returns the status flags and whether to close on exec, of the flags that the calls of this package know: O_NONBLOCK and
+// O_CLOEXEC, by their names of EFD_NONBLOCK and so on. linux.EINVAL for others.
+func createFlags(flags uint32) (status uint32, cloexec bool, err error) {
+	if flags&^(linux.O_CLOEXEC|linux.O_NONBLOCK) != 0 {
+		return 0, false, linux.EINVAL
+	}
+	return flags & linux.O_NONBLOCK, flags&linux.O_CLOEXEC != 0, nil
 }
 
 // take takes the counter, or one of a semaphore: linux.EAGAIN if it is 0.
@@ -72,15 +80,11 @@ func (e *Eventfd) Read(c *vfs.Caller, d *vfs.Description, io *uio.IO, _ *int64) 
 	if io.Len() < 8 {
 		return 0, linux.EINVAL
 	}
-	v, err := e.take()
-	if err == linux.EAGAIN {
-		if s := park.Sleeper(c, d); s != nil {
-			err = s.Until(&e.q, wait.Readable, wait.Forever, func() (err error) {
-				v, err = e.take()
-				return err
-			})
-		}
-	}
+	var v uint64
+	err := d.Sleeper(c).Until(&e.q, wait.Readable, wait.Forever, func() (err error) {
+		v, err = e.take()
+		return err
+	})
 	if err != nil {
 		return 0, err
 	}
@@ -100,12 +104,7 @@ func (e *Eventfd) Write(c *vfs.Caller, d *vfs.Description, io *uio.IO, _ *int64)
 	if v > full {
 		return 0, linux.EINVAL
 	}
-	if err = e.Add(v); err == linux.EAGAIN {
-		if s := park.Sleeper(c, d); s != nil {
-			err = s.Until(&e.q, wait.Writable, wait.Forever, func() error { return e.Add(v) })
-		}
-	}
-	if err != nil {
+	if err = d.Sleeper(c).Until(&e.q, wait.Writable, wait.Forever, func() error { return e.Add(v) }); err != nil {
 		return 0, err
 	}
 	return 8, nil

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"sync/atomic"
 
-	"dinos/dkernel/ipc/park"
 	"dinos/dkernel/uio"
 	"dinos/dkernel/vfs"
 	"dinos/dkernel/wait"
@@ -39,7 +38,7 @@ const siginfoSize = 128
 // CreateSignalfd is signalfd4(2): it returns the descriptor, a new one if fd is -1. set is that of the program, of 8 bytes. Errors:
 // linux.EINVAL if fd is no signalfd, linux.EBADF.
 func CreateSignalfd(c *vfs.Caller, fd int, set uint64, flags uint32) (int, error) {
-	status, cloexec, err := park.Flags(flags)
+	status, cloexec, err := createFlags(flags)
 	if err != nil {
 		return 0, err
 	}
@@ -64,7 +63,7 @@ func CreateSignalfd(c *vfs.Caller, fd int, set uint64, flags uint32) (int, error
 	}
 	s := &Signalfd{maker: maker}
 	s.set.Store(set)
-	return park.Install(c, "[signalfd]", s, linux.O_RDWR|status, cloexec)
+	return c.InstallAnon("[signalfd]", s, linux.O_RDWR|status, cloexec)
 }
 
 // Read implements vfs.File: as many signals as fit and are pending, at least one.
@@ -80,7 +79,7 @@ func (s *Signalfd) Read(c *vfs.Caller, d *vfs.Description, io *uio.IO, _ *int64)
 			break
 		}
 		if !ok {
-			err = park.Until(park.Sleeper(c, d), t.SignalQueue(), wait.Readable, wait.Forever, func() error {
+			err = d.Sleeper(c).Until(t.SignalQueue(), wait.Readable, wait.Forever, func() error {
 				if info, ok = t.TakeSignal(s.set.Load()); !ok {
 					return linux.EAGAIN
 				}

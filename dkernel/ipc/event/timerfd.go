@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"dinos/dkernel/cred"
-	"dinos/dkernel/ipc/park"
 	"dinos/dkernel/uio"
 	"dinos/dkernel/vfs"
 	"dinos/dkernel/wait"
@@ -81,7 +80,7 @@ func realtime(clock int32) bool {
 // CreateTimerfd is timerfd_create(2): it returns the descriptor. Errors: linux.EINVAL for a clock that has no timers, linux.EPERM for
 // those that wake the machine, without CAP_WAKE_ALARM.
 func (k *Clocks) CreateTimerfd(c *vfs.Caller, clock int32, flags uint32) (int, error) {
-	status, cloexec, err := park.Flags(flags)
+	status, cloexec, err := createFlags(flags)
 	if err != nil {
 		return 0, err
 	}
@@ -95,7 +94,7 @@ func (k *Clocks) CreateTimerfd(c *vfs.Caller, clock int32, flags uint32) (int, e
 	default:
 		return 0, linux.EINVAL
 	}
-	return park.Install(c, "[timerfd]", &Timerfd{k: k, clock: clock}, linux.O_RDWR|status, cloexec)
+	return c.InstallAnon("[timerfd]", &Timerfd{k: k, clock: clock}, linux.O_RDWR|status, cloexec)
 }
 
 func getTimer(c *vfs.Caller, fd int) (vfs.Ref, *Timerfd, error) {
@@ -287,7 +286,7 @@ func (t *Timerfd) Read(c *vfs.Caller, d *vfs.Description, io *uio.IO, _ *int64) 
 		return 0, linux.EINVAL
 	}
 	var n uint64
-	err := park.Until(park.Sleeper(c, d), &t.q, wait.In, wait.Forever, func() (err error) {
+	err := d.Sleeper(c).Until(&t.q, wait.In, wait.Forever, func() (err error) {
 		n, err = t.take()
 		return err
 	})

@@ -1,7 +1,6 @@
 package pipe
 
 import (
-	"dinos/dkernel/ipc/park"
 	"dinos/dkernel/vfs"
 	"dinos/dkernel/wait"
 	"dinos/kernel/linux"
@@ -42,7 +41,7 @@ func (p *Pipe) Open(c *vfs.Caller, d *vfs.Description) error {
 		return nil
 	}
 	// Somebody who came and went again counts too.
-	err := park.Until(c.Sleeper, &p.both, met, wait.Forever, func() error {
+	err := c.Sleeper.Until(&p.both, met, wait.Forever, func() error {
 		if p.opened[other].Load() == seen {
 			return linux.EAGAIN
 		}

@@ -12,7 +12,6 @@ import (
 	"sync/atomic"
 
 	"dinos/dkernel/cred"
-	"dinos/dkernel/ipc/park"
 	"dinos/dkernel/uio"
 	"dinos/dkernel/vfs"
 	"dinos/dkernel/wait"
@@ -110,13 +109,12 @@ func (p *Pipe) Read(c *vfs.Caller, d *vfs.Description, io *uio.IO, _ *int64) (in
 	if io.Len() == 0 {
 		return 0, nil
 	}
-	n, full, err := p.read(io)
-	if err == linux.EAGAIN && !d.Nonblock() {
-		err = park.Until(c.Sleeper, &p.rd, wait.Readable, wait.Forever, func() (err error) {
-			n, full, err = p.read(io)
-			return err
-		})
-	}
+	var n int64
+	full := false
+	err := d.Sleeper(c).Until(&p.rd, wait.Readable, wait.Forever, func() (err error) {
+		n, full, err = p.read(io)
+		return err
+	})
 	if full {
 		p.canWrite()
 	}
@@ -168,8 +166,8 @@ func (p *Pipe) Write(c *vfs.Caller, d *vfs.Description, io *uio.IO, _ *int64) (i
 	packet := d.Flags()&linux.O_DIRECT != 0
 	n, err := p.write(io, packet, true)
 	p.canRead() // even if there was no room: Linux does, and edge triggered epolls see it
-	if err == linux.EAGAIN && !d.Nonblock() {
-		err = park.Until(c.Sleeper, &p.wr, wait.Writable, wait.Forever, func() error {
+	if s := d.Sleeper(c); err == linux.EAGAIN && s != nil {
+		err = s.Until(&p.wr, wait.Writable, wait.Forever, func() error {
 			m, err := p.write(io, packet, false)
 			if m > 0 {
 				n += m
@@ -228,7 +226,7 @@ func (p *Pipe) Peek(c *vfs.Caller, d *vfs.Description, buf []byte, nonblock bool
 	if nonblock {
 		s = nil
 	}
-	err = park.Until(s, &p.rd, wait.Readable, wait.Forever, func() error {
+	err = s.Until(&p.rd, wait.Readable, wait.Forever, func() error {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		if p.claimed || p.used.Load() == 0 && p.writers.Load() > 0 {

@@ -229,9 +229,6 @@ func setTime(t *int64, v []byte) error {
 // Wait is wait.Sleeper.Until with the time-out of the option: linux.EAGAIN after it, and linux.EINTR instead of linux.ERESTARTSYS if there is
 // one, as a call that is begun again would wait for the whole time again. If s is nil it tries once.
 func (o *Options) Wait(s *wait.Sleeper, now func() int64, q *wait.Queue, mask wait.Events, send bool, try func() error) error {
-	if s == nil {
-		return try()
-	}
 	deadline := o.Deadline(now, send)
 	err := s.Until(q, mask, deadline, try)
 	switch {

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 
 	"dinos/dkernel/cred"
-	"dinos/dkernel/ipc/park"
 	"dinos/dkernel/vfs"
 	"dinos/dkernel/wait"
 	"dinos/kernel/linux"
@@ -146,7 +145,7 @@ func (t *TTY) queued() int {
 
 // drain waits until all output has left.
 func (t *TTY) drain(c *vfs.Caller) error {
-	return park.Until(c.Sleeper, &t.q, wait.Writable, wait.Forever, func() error {
+	return c.Sleeper.Until(&t.q, wait.Writable, wait.Forever, func() error {
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		if t.queued() > 0 {

@@ -3,7 +3,6 @@ package tty
 import (
 	"strconv"
 
-	"dinos/dkernel/ipc/park"
 	"dinos/dkernel/uio"
 	"dinos/dkernel/vfs"
 	"dinos/dkernel/wait"
@@ -93,14 +92,10 @@ func (m master) Read(c *vfs.Caller, d *vfs.Description, io *uio.IO, _ *int64) (i
 	if io.Len() == 0 {
 		return 0, nil
 	}
-	s := c.Sleeper
-	if d.Nonblock() {
-		s = nil
-	}
 	chunk := chunks.Get().(*[inSize]byte)
 	p := chunk[:min(int64(len(chunk)), io.Len())]
 	n := 0
-	err := park.Until(s, &m.t.other, wait.Readable, wait.Forever, func() (err error) {
+	err := d.Sleeper(c).Until(&m.t.other, wait.Readable, wait.Forever, func() (err error) {
 		n, err = m.t.masterRead(p)
 		return err
 	})
@@ -142,17 +137,14 @@ func (t *TTY) masterRead(p []byte) (int, error) {
 
 // Write implements vfs.File.
 func (m master) Write(c *vfs.Caller, d *vfs.Description, io *uio.IO, _ *int64) (n int64, err error) {
-	s := c.Sleeper
-	if d.Nonblock() {
-		s = nil
-	}
+	s := d.Sleeper(c)
 	chunk := chunks.Get().(*[inSize]byte)
 	for io.Len() > 0 && err == nil {
 		var k, w int
 		if k, err = io.Read(chunk[:writeChunk]); err != nil {
 			break
 		}
-		err = park.Until(s, &m.t.other, wait.Writable, wait.Forever, func() error {
+		err = s.Until(&m.t.other, wait.Writable, wait.Forever, func() error {
 			w += m.t.input(chunk[w:k])
 			if w < k {
 				return linux.EAGAIN

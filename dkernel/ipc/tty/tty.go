@@ -10,7 +10,6 @@ package tty
 import (
 	"sync"
 
-	"dinos/dkernel/ipc/park"
 	"dinos/dkernel/uio"
 	"dinos/dkernel/vfs"
 	"dinos/dkernel/wait"
@@ -208,11 +207,7 @@ func (t *TTY) Release(d *vfs.Description) {
 
 // claim has other readers or writers wait, as a read(2) or write(2) of several steps is not to be mixed with others.
 func (t *TTY) claim(c *vfs.Caller, d *vfs.Description, flag *bool) error {
-	s := c.Sleeper
-	if d.Nonblock() {
-		s = nil
-	}
-	return park.Until(s, &t.q, wait.All, wait.Forever, func() error {
+	return d.Sleeper(c).Until(&t.q, wait.All, wait.Forever, func() error {
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		if *flag {
@@ -279,13 +274,9 @@ func (t *TTY) read(c *vfs.Caller, d *vfs.Description, p []byte) (n int, err erro
 		}
 	}
 	t.mu.Unlock()
-	s := c.Sleeper
-	if d.Nonblock() {
-		s = nil
-	}
-	more := true
+	s, more := d.Sleeper(c), true
 	for more && err == nil {
-		err = park.Until(s, &t.q, wait.Readable, deadline, func() error {
+		err = s.Until(&t.q, wait.Readable, deadline, func() error {
 			got, end, err := t.tryRead(d, p[n:])
 			n += got
 			more = !end && n < least && n < len(p)
@@ -367,11 +358,7 @@ func (t *TTY) mayWrite(c *vfs.Caller) error {
 
 // write waits until all of p is written.
 func (t *TTY) write(c *vfs.Caller, d *vfs.Description, p []byte) (n int, err error) {
-	s := c.Sleeper
-	if d.Nonblock() {
-		s = nil
-	}
-	err = park.Until(s, &t.q, wait.Writable, wait.Forever, func() error {
+	err = d.Sleeper(c).Until(&t.q, wait.Writable, wait.Forever, func() error {
 		t.mu.Lock()
 		if t.dead(d) || t.orphaned {
 			t.mu.Unlock()

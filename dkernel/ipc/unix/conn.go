@@ -176,10 +176,7 @@ func (s *sock) Connect(c *vfs.Caller, d *vfs.Description, addr []byte) error {
 			return err
 		}
 	}
-	sl := c.Sleeper
-	if d.Nonblock() {
-		sl = nil
-	}
+	sl := d.Sleeper(c)
 	for {
 		to, err := s.find(c, name)
 		if err != nil {
@@ -334,10 +331,7 @@ func (s *sock) Accept(c *vfs.Caller, d *vfs.Description) (socket.Socket, error) 
 	if s.typ == linux.SOCK_DGRAM {
 		return nil, linux.EOPNOTSUPP
 	}
-	sl := c.Sleeper
-	if d.Nonblock() {
-		sl = nil
-	}
+	sl := d.Sleeper(c)
 	var n *sock
 	err := s.opt.Wait(sl, s.sys.now, &s.q, wait.Readable, false, func() error {
 		s.mu.Lock()
