@@ -75,6 +75,23 @@ func TestRandomLayout(t *testing.T) {
 	}
 }
 
+// TestStackLimitLayout: whatever the limit of the stack, there is room for it and for mappings.
+func TestStackLimitLayout(t *testing.T) {
+	data, err := elftest.Hello(linux.ET_EXEC, "hello", 0)
+	require.NoError(t, err)
+	for _, stack := range []uint64{0, 8 << 20, 1 << 40, ^uint64(0)} {
+		for seed := range uint64(100) {
+			r := request(t, data, "p")
+			r.StackLimit = stack
+			p, err := Prepare(r, randomSystem(seed))
+			require.NoError(t, err)
+			require.Less(t, p.Layout.MmapBase, p.Layout.StackTop-min(stack, 1<<40))
+			require.Zero(t, (p.Layout.MmapBase|p.Layout.StackTop)%pageSize)
+			require.Greater(t, p.Layout.MmapBase, uint64(1)<<40)
+		}
+	}
+}
+
 func TestLegacyLayout(t *testing.T) {
 	data, err := elftest.Hello(linux.ET_DYN, "hello", 0)
 	require.NoError(t, err)

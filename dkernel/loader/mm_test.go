@@ -66,7 +66,7 @@ func newMachine(t testing.TB) *machine {
 	require.NoError(t, err)
 	m.pool, err = frame.New(frame.Config{Memory: mem, Base: 1 << 40, Source: m})
 	require.NoError(t, err)
-	m.sys, err = mm.NewSystem(mm.Config{Frames: m.pool, Hardware: m, Random: rand.New(rand.NewPCG(1, 1)).Uint64,
+	m.sys, err = mm.NewSystem(mm.Config{Frames: m.pool, Hardware: m,
 		Memory: func() uint64 { return 1 << 30 / pageSize }})
 	require.NoError(t, err)
 	return m

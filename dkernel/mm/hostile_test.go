@@ -250,7 +250,7 @@ func scenario(m *machine, f *file) error {
 		}
 		return nil
 	}
-	s, err := m.sys.NewSpace(m.sys.NewLayout(8<<20, true, false), DefaultLimits)
+	s, err := m.sys.NewSpace(testLayout, DefaultLimits)
 	if err != nil {
 		return ok(err)
 	}

@@ -2,7 +2,6 @@ package mm
 
 import (
 	"errors"
-	"math/rand/v2"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -113,8 +112,7 @@ func newMachine(t testing.TB, slices int, change func(*Config)) *machine {
 	var err error
 	m.pool, err = frame.New(frame.Config{Memory: mem[: slices*frame.SliceSize : slices*frame.SliceSize], Base: 0xc0_0000_0000, Source: m.source})
 	require.NoError(t, err)
-	rng := rand.New(rand.NewPCG(1, 2))
-	c := Config{Frames: m.pool, Hardware: m, Random: rng.Uint64}
+	c := Config{Frames: m.pool, Hardware: m}
 	if change != nil {
 		change(&c)
 	}
@@ -150,9 +148,12 @@ func (m *machine) Retire(s *Space) {
 	}
 }
 
+// testLayout is Linux' for 8 MiB of stack, with nothing random but the room for it.
+var testLayout = Layout{StackTop: userTop, MmapBase: userTop - 8<<20 - stackGuard - 1<<34 + pageSize}
+
 // space makes an address space with a fixed layout.
 func (m *machine) space() *Space {
-	s, err := m.sys.NewSpace(m.sys.NewLayout(8<<20, true, false), DefaultLimits)
+	s, err := m.sys.NewSpace(testLayout, DefaultLimits)
 	require.NoError(m.t, err)
 	return s
 }

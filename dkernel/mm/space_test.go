@@ -429,25 +429,9 @@ func TestLimits(t *testing.T) {
 	})
 }
 
-func TestLayout(t *testing.T) {
+func TestLegacyLayout(t *testing.T) {
 	m := newMachine(t, 2, nil)
-	a, b := m.sys.NewLayout(8<<20, false, false), m.sys.NewLayout(8<<20, false, false)
-	require.NotEqual(t, a.MmapBase, b.MmapBase)
-	require.NotEqual(t, a.StackTop, b.StackTop)
-	require.Equal(t, m.sys.NewLayout(8<<20, true, false), m.sys.NewLayout(8<<20, true, false))
-	for _, stack := range []uint64{0, 8 << 20, 1 << 40, Unlimited} {
-		for range 100 {
-			l := m.sys.NewLayout(stack, false, false)
-			require.Less(t, l.MmapBase, l.StackTop-min(stack, 1<<40))
-			require.Zero(t, (l.MmapBase|l.StackTop|l.DynBase)%k)
-			require.Greater(t, l.MmapBase, uint64(1)<<40)
-		}
-	}
-	start := m.sys.BrkStart(0x500123, false)
-	require.True(t, start >= 0x501000 && start <= 0x501000+brkRandom && start%k == 0)
-	require.EqualValues(t, 0x501000, m.sys.BrkStart(0x500123, true))
-
-	s, err := m.sys.NewSpace(m.sys.NewLayout(8<<20, true, true), DefaultLimits)
+	s, err := m.sys.NewSpace(Layout{StackTop: userTop, MmapBase: unmappedBase, Legacy: true}, DefaultLimits)
 	require.NoError(t, err)
 	require.EqualValues(t, unmappedBase, s.must(t, MapArgs{Len: k, Flags: private}))
 	require.EqualValues(t, low32, s.must(t, MapArgs{Len: k, Flags: private | linux.MAP_32BIT}))

@@ -42,11 +42,11 @@ type Hardware interface {
 	Retire(s *Space)
 }
 
-// Config says what a System works with. Frames, Hardware and Random are needed.
+// Config says what a System works with. Frames and Hardware are needed.
 type Config struct {
 	Frames   *frame.Pool
 	Hardware Hardware
-	Random   func() uint64 // for the layout of address spaces
+	Random   func() uint64 // not used: package loader chooses layouts
 	// Memory is how many pages there are for programs in all: the yardstick of overcommitment. nil: no bound.
 	Memory  func() uint64
 	MaxMaps int // mappings of an address space; 0 means vm.max_map_count's default, 65530
@@ -61,7 +61,6 @@ type Config struct {
 type System struct {
 	frames     *frame.Pool
 	hw         Hardware
-	random     func() uint64
 	memory     func() uint64
 	maxMaps    uint64
 	exec       func(obj Object, index uint64, f frame.Frame) (frame.Frame, error)
@@ -76,10 +75,10 @@ type System struct {
 
 // NewSystem makes a System. The error says what c lacks, or is linux.ENOMEM.
 func NewSystem(c Config) (*System, error) {
-	if c.Frames == nil || c.Hardware == nil || c.Random == nil {
-		return nil, errors.New("mm: Config lacks Frames, Hardware or Random")
+	if c.Frames == nil || c.Hardware == nil {
+		return nil, errors.New("mm: Config lacks Frames or Hardware")
 	}
-	y := &System{frames: c.Frames, hw: c.Hardware, random: c.Random, memory: c.Memory, maxMaps: uint64(c.MaxMaps), exec: c.Executable,
+	y := &System{frames: c.Frames, hw: c.Hardware, memory: c.Memory, maxMaps: uint64(c.MaxMaps), exec: c.Executable,
 		anonAround: min(max(c.AnonAround, 1), maxAround)}
 	if c.MaxMaps <= 0 {
 		y.maxMaps = maxMapCount
