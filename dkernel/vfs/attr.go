@@ -418,7 +418,7 @@ func (c *Caller) Ftruncate(fd int, size int64) error {
 // truncate changes the size of a regular file that the caller may write.
 func (c *Caller) truncate(m *Mount, in *Inode, size int64) error {
 	if size > c.FileSizeLimit && size > in.Size() {
-		c.signal(sigXFSZ)
+		c.SendSignal(linux.SIGXFSZ)
 		return linux.EFBIG
 	}
 	in.attr.Lock()

@@ -1,6 +1,8 @@
 package vfs
 
 import (
+	"encoding/binary"
+
 	"dinos/dkernel/cred"
 	"dinos/dkernel/uio"
 	"dinos/dkernel/wait"
@@ -31,13 +33,31 @@ type Caller struct {
 // Unlimited is no limit.
 const Unlimited = int64(1<<63 - 1)
 
-// signals that files send
-const (
-	sigXFSZ = 25
-)
-
-func (c *Caller) signal(sig int) {
+// SendSignal sends a signal to the thread, if it can get any.
+func (c *Caller) SendSignal(sig int) {
 	if c.Signal != nil {
 		c.Signal(sig)
 	}
+}
+
+// noWait keeps calls of c from blocking until undo is called.
+func (c *Caller) noWait() (undo func()) {
+	s := c.Sleeper
+	c.Sleeper = nil
+	return func() { c.Sleeper = s }
+}
+
+// PutInt stores an int of the program's at addr.
+func (c *Caller) PutInt(addr uint64, v int32) error {
+	var b [4]byte
+	binary.LittleEndian.PutUint32(b[:], uint32(v))
+	_, err := c.Mem.CopyOut(addr, b[:])
+	return err
+}
+
+// GetInt reads an int of the program's.
+func (c *Caller) GetInt(addr uint64) (int32, error) {
+	var b [4]byte
+	_, err := c.Mem.CopyIn(b[:], addr)
+	return int32(binary.LittleEndian.Uint32(b[:])), err
 }

@@ -68,9 +68,7 @@ func (c *Caller) ReadV2(fd int, io *uio.IO, off int64, flags uint32) (int64, err
 		return 0, linux.EOPNOTSUPP
 	}
 	if flags&linux.RWF_NOWAIT != 0 {
-		s := c.Sleeper
-		c.Sleeper = nil
-		defer func() { c.Sleeper = s }()
+		defer c.noWait()()
 	}
 	if off == -1 {
 		return c.Read(fd, io)
@@ -368,7 +366,7 @@ func (c *Caller) Fallocate(fd int, mode uint32, off, n int64) error {
 			return linux.EFBIG
 		}
 		if mode&linux.FALLOC_FL_KEEP_SIZE == 0 && off+n > c.FileSizeLimit && off+n > d.inode.Size() {
-			c.signal(sigXFSZ)
+			c.SendSignal(linux.SIGXFSZ)
 			return linux.EFBIG
 		}
 		a, ok := d.file.(Allocator)
@@ -528,7 +526,7 @@ func (c *Caller) Ioctl(fd int, req uint32, arg uint64) (uint64, error) {
 	d := r.Description
 	switch req {
 	case linux.FIONBIO, linux.FIOASYNC:
-		on, err := c.getInt(arg)
+		on, err := c.GetInt(arg)
 		if err != nil {
 			return 0, err
 		}
@@ -543,7 +541,7 @@ func (c *Caller) Ioctl(fd int, req uint32, arg uint64) (uint64, error) {
 		return 0, d.SetFlags(c, f)
 	case linux.FIONREAD:
 		if d.inode.Type() == linux.S_IFREG {
-			return 0, c.putInt(arg, int32(d.inode.Size()-d.Offset()))
+			return 0, c.PutInt(arg, int32(d.inode.Size()-d.Offset()))
 		}
 	case linux.FIOQSIZE:
 		if t := d.inode.Type(); t == linux.S_IFREG || t == linux.S_IFDIR || t == linux.S_IFLNK {
@@ -555,17 +553,4 @@ func (c *Caller) Ioctl(fd int, req uint32, arg uint64) (uint64, error) {
 		return 0, linux.ENOTTY
 	}
 	return d.file.Ioctl(c, d, req, arg)
-}
-
-func (c *Caller) putInt(addr uint64, v int32) error {
-	var b [4]byte
-	binary.LittleEndian.PutUint32(b[:], uint32(v))
-	_, err := c.Mem.CopyOut(addr, b[:])
-	return err
-}
-
-func (c *Caller) getInt(addr uint64) (int32, error) {
-	var b [4]byte
-	_, err := c.Mem.CopyIn(b[:], addr)
-	return int32(binary.LittleEndian.Uint32(b[:])), err
 }

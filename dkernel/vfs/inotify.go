@@ -260,7 +260,7 @@ func (f *Inotify) Ioctl(c *Caller, d *Description, req uint32, arg uint64) (uint
 	f.mu.Lock()
 	n := f.bytes
 	f.mu.Unlock()
-	return 0, c.putInt(arg, int32(n))
+	return 0, c.PutInt(arg, int32(n))
 }
 
 // Release implements File.

@@ -29,10 +29,8 @@ func (t *transfer) open() error {
 func (t *transfer) run(n int64) (done int64, err error) {
 	n = min(n, linux.MAX_RW_COUNT)
 	buf := make([]byte, min(n, chunk))
-	s := t.c.Sleeper
 	if t.nonblock {
-		t.c.Sleeper = nil
-		defer func() { t.c.Sleeper = s }()
+		defer t.c.noWait()()
 	}
 	for done < n {
 		k, err := t.once(buf[:min(int64(len(buf)), n-done)])
@@ -236,9 +234,7 @@ func (c *Caller) Tee(infd, outfd int, n int64, flags uint32) (int64, error) {
 		}
 		defer p.Consume(c, t.in, 0)
 		if nonblock || t.out.Nonblock() {
-			s := c.Sleeper
-			c.Sleeper = nil
-			defer func() { c.Sleeper = s }()
+			defer c.noWait()()
 		}
 		var io uio.IO
 		io.Bytes(buf[:k])
@@ -260,9 +256,7 @@ func (c *Caller) Vmsplice(fd int, io *uio.IO, flags uint32) (int64, error) {
 		return 0, linux.EBADF
 	}
 	if flags&linux.SPLICE_F_NONBLOCK != 0 {
-		s := c.Sleeper
-		c.Sleeper = nil
-		defer func() { c.Sleeper = s }()
+		defer c.noWait()()
 	}
 	if r.CanWrite() {
 		return r.Write(c, io)

@@ -176,8 +176,8 @@ func (p *Pipe) Write(c *vfs.Caller, d *vfs.Description, io *uio.IO, _ *int64) (i
 			return err
 		})
 	}
-	if err == linux.EPIPE && c.Signal != nil {
-		c.Signal(linux.SIGPIPE)
+	if err == linux.EPIPE {
+		c.SendSignal(linux.SIGPIPE)
 	}
 	if n > 0 {
 		err = nil
@@ -315,10 +315,7 @@ func (p *Pipe) Ioctl(c *vfs.Caller, _ *vfs.Description, req uint32, arg uint64) 
 	if req != linux.FIONREAD {
 		return 0, linux.ENOTTY
 	}
-	n := uint32(p.Len())
-	b := [4]byte{byte(n), byte(n >> 8), byte(n >> 16), byte(n >> 24)}
-	_, err := c.Mem.CopyOut(arg, b[:])
-	return 0, err
+	return 0, c.PutInt(arg, int32(p.Len()))
 }
 
 // Len is how many bytes wait to be read.

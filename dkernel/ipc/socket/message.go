@@ -11,19 +11,6 @@ import (
 
 var le = binary.LittleEndian
 
-func getInt(c *vfs.Caller, addr uint64) (int32, error) {
-	var b [4]byte
-	_, err := c.Mem.CopyIn(b[:], addr)
-	return int32(le.Uint32(b[:])), err
-}
-
-func putInt(c *vfs.Caller, addr uint64, v int32) error {
-	var b [4]byte
-	le.PutUint32(b[:], uint32(v))
-	_, err := c.Mem.CopyOut(addr, b[:])
-	return err
-}
-
 // getAddr appends the address of n bytes to b. Errors: linux.EINVAL if that is no length, linux.EFAULT.
 func getAddr(c *vfs.Caller, b []byte, addr uint64, n int) ([]byte, error) {
 	if n < 0 || n > MaxAddr {
@@ -39,7 +26,7 @@ func getAddr(c *vfs.Caller, b []byte, addr uint64, n int) ([]byte, error) {
 
 // putAddr stores as much of name at addr as *lenAddr says, and the whole length there.
 func putAddr(c *vfs.Caller, name []byte, addr, lenAddr uint64) error {
-	n, err := getInt(c, lenAddr)
+	n, err := c.GetInt(lenAddr)
 	if err != nil {
 		return err
 	}
@@ -49,7 +36,7 @@ func putAddr(c *vfs.Caller, name []byte, addr, lenAddr uint64) error {
 	if _, err := c.Mem.CopyOut(addr, name[:min(len(name), int(n))]); err != nil {
 		return err
 	}
-	return putInt(c, lenAddr, int32(len(name)))
+	return c.PutInt(lenAddr, int32(len(name)))
 }
 
 // Sendto is sendto(2), and send(2) with to 0.
@@ -209,7 +196,7 @@ func (m *Message) reply(c *vfs.Caller, addr uint64, h [hdrSize]byte, control uin
 		if _, err := c.Mem.CopyOut(a, m.Name[:min(len(m.Name), int(le.Uint32(h[hdrNameLen:])))]); err != nil {
 			return err
 		}
-		if err := putInt(c, addr+hdrNameLen, int32(len(m.Name))); err != nil {
+		if err := c.PutInt(addr+hdrNameLen, int32(len(m.Name))); err != nil {
 			return err
 		}
 	}
@@ -223,7 +210,7 @@ func (m *Message) reply(c *vfs.Caller, addr uint64, h [hdrSize]byte, control uin
 	if _, err := c.Mem.CopyOut(addr+hdrControlLen, b[:]); err != nil {
 		return err
 	}
-	return putInt(c, addr+hdrFlags, int32(m.Out|flag&linux.MSG_CMSG_CLOEXEC))
+	return c.PutInt(addr+hdrFlags, int32(m.Out|flag&linux.MSG_CMSG_CLOEXEC))
 }
 
 // Sendmmsg is sendmmsg(2) of n struct mmsghdr at addr. It returns how many were sent; an error counts only for the first.
@@ -238,7 +225,7 @@ func Sendmmsg(c *vfs.Caller, fd int, addr uint64, n int, flag uint32) (int, erro
 		at := addr + uint64(i)*mmsgSize
 		sent, err := sendmsg(c, r.Description, s, at, flag)
 		if err == nil {
-			err = putInt(c, at+hdrSize, int32(sent))
+			err = c.PutInt(at+hdrSize, int32(sent))
 		}
 		if err != nil {
 			if i > 0 {
@@ -263,7 +250,7 @@ func Recvmmsg(c *vfs.Caller, fd int, addr uint64, n int, flag uint32, deadline i
 		at := addr + uint64(i)*mmsgSize
 		got, err := recvmsg(c, r.Description, s, at, flag&^linux.MSG_WAITFORONE)
 		if err == nil {
-			err = putInt(c, at+hdrSize, int32(got))
+			err = c.PutInt(at+hdrSize, int32(got))
 		}
 		if err != nil {
 			if i > 0 {

@@ -344,7 +344,7 @@ func Getsockopt(c *vfs.Caller, fd, level, name int, addr, lenAddr uint64) error 
 		return err
 	}
 	defer r.Put()
-	n, err := getInt(c, lenAddr)
+	n, err := c.GetInt(lenAddr)
 	if err != nil {
 		return err
 	}
@@ -359,5 +359,5 @@ func Getsockopt(c *vfs.Caller, fd, level, name int, addr, lenAddr uint64) error 
 	if _, err := c.Mem.CopyOut(addr, v); err != nil {
 		return err
 	}
-	return putInt(c, lenAddr, int32(len(v)))
+	return c.PutInt(lenAddr, int32(len(v)))
 }

@@ -11,19 +11,6 @@ import (
 
 func admin(c *vfs.Caller) bool { return c.Cred.Can(cred.SYS_ADMIN) }
 
-func putInt(c *vfs.Caller, addr uint64, v int32) error {
-	var b [4]byte
-	binary.LittleEndian.PutUint32(b[:], uint32(v))
-	_, err := c.Mem.CopyOut(addr, b[:])
-	return err
-}
-
-func getInt(c *vfs.Caller, addr uint64) (int32, error) {
-	var b [4]byte
-	_, err := c.Mem.CopyIn(b[:], addr)
-	return int32(binary.LittleEndian.Uint32(b[:])), err
-}
-
 func flagInt(on bool) int32 {
 	if on {
 		return 1
@@ -48,7 +35,7 @@ func (t *TTY) Ioctl(c *vfs.Caller, d *vfs.Description, req uint32, arg uint64) (
 		t.mu.Lock()
 		n := t.d.available()
 		t.mu.Unlock()
-		return 0, putInt(c, arg, int32(n))
+		return 0, c.PutInt(arg, int32(n))
 	case linux.TIOCSETD, linux.TIOCSBRK, linux.TIOCCBRK, linux.TCSBRK, linux.TCSBRKP:
 		return 0, t.breaks(c, req, arg)
 	case linux.TIOCSCTTY:
@@ -95,7 +82,7 @@ func (t *TTY) common(c *vfs.Caller, req uint32, arg uint64) (uint64, error) {
 		t.mu.Lock()
 		n := t.queued()
 		t.mu.Unlock()
-		return 0, putInt(c, arg, int32(n))
+		return 0, c.PutInt(arg, int32(n))
 	case linux.TIOCGWINSZ:
 		w := t.Size()
 		var b [8]byte
@@ -113,7 +100,7 @@ func (t *TTY) common(c *vfs.Caller, req uint32, arg uint64) (uint64, error) {
 		t.Resize(linux.Winsize{Row: le.Uint16(b[0:]), Col: le.Uint16(b[2:]), Xpixel: le.Uint16(b[4:]), Ypixel: le.Uint16(b[6:])})
 		return 0, nil
 	case linux.TIOCGPGRP:
-		return 0, putInt(c, arg, t.Group())
+		return 0, c.PutInt(arg, t.Group())
 	case linux.TIOCSPGRP:
 		return 0, t.setGroupOf(c, arg)
 	case linux.TIOCGSID:
@@ -121,16 +108,16 @@ func (t *TTY) common(c *vfs.Caller, req uint32, arg uint64) (uint64, error) {
 		if s == 0 {
 			return 0, linux.ENOTTY
 		}
-		return 0, putInt(c, arg, s)
+		return 0, c.PutInt(arg, s)
 	case linux.TIOCGEXCL:
 		t.mu.Lock()
 		on := t.excl
 		t.mu.Unlock()
-		return 0, putInt(c, arg, flagInt(on))
+		return 0, c.PutInt(arg, flagInt(on))
 	case linux.TIOCGETD:
-		return 0, putInt(c, arg, linux.N_TTY)
+		return 0, c.PutInt(arg, linux.N_TTY)
 	case linux.TIOCGDEV:
-		return 0, putInt(c, arg, int32(t.dev))
+		return 0, c.PutInt(arg, int32(t.dev))
 	}
 	return 0, linux.ENOTTY
 }
@@ -173,7 +160,7 @@ func (t *TTY) breaks(c *vfs.Caller, req uint32, arg uint64) error {
 
 // setDiscipline is TIOCSETD: there is just one.
 func setDiscipline(c *vfs.Caller, arg uint64) error {
-	n, err := getInt(c, arg)
+	n, err := c.GetInt(arg)
 	if err == nil && n != linux.N_TTY {
 		err = linux.EINVAL
 	}
@@ -199,7 +186,7 @@ func (t *TTY) setGroupOf(c *vfs.Caller, arg uint64) error {
 	} else if err != nil {
 		return err
 	}
-	g, err := getInt(c, arg)
+	g, err := c.GetInt(arg)
 	if err != nil {
 		return err
 	}

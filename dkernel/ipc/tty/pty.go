@@ -188,9 +188,9 @@ func (m master) Ioctl(c *vfs.Caller, d *vfs.Description, req uint32, arg uint64)
 	t := m.t
 	switch req {
 	case linux.TIOCGPTN:
-		return 0, putInt(c, arg, int32(t.num))
+		return 0, c.PutInt(arg, int32(t.num))
 	case linux.TIOCSPTLCK, linux.TIOCPKT:
-		on, err := getInt(c, arg)
+		on, err := c.GetInt(arg)
 		if err != nil {
 			return 0, err
 		}
@@ -209,14 +209,14 @@ func (m master) Ioctl(c *vfs.Caller, d *vfs.Description, req uint32, arg uint64)
 			on = t.packet
 		}
 		t.mu.Unlock()
-		return 0, putInt(c, arg, flagInt(on))
+		return 0, c.PutInt(arg, flagInt(on))
 	case linux.FIONREAD:
 		t.mu.Lock()
 		n := t.d.out.n
 		t.mu.Unlock()
-		return 0, putInt(c, arg, int32(n))
+		return 0, c.PutInt(arg, int32(n))
 	case linux.TIOCGDEV:
-		return 0, putInt(c, arg, int32(vfs.MkDev(majorTTY, minorPTMX)))
+		return 0, c.PutInt(arg, int32(vfs.MkDev(majorTTY, minorPTMX)))
 	case linux.TCFLSH:
 		return 0, m.flush(arg)
 	case linux.TIOCSIG:

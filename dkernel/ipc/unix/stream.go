@@ -54,8 +54,8 @@ func (s *sock) send(c *vfs.Caller, d *vfs.Description, io *uio.IO, m *socket.Mes
 		n, err = s.sendPacket(c, d, io, m, &a)
 	default:
 		n, err = s.sendStream(c, d, io, m, &a)
-		if err == linux.EPIPE && m.Flags&linux.MSG_NOSIGNAL == 0 && c.Signal != nil {
-			c.Signal(linux.SIGPIPE)
+		if err == linux.EPIPE && m.Flags&linux.MSG_NOSIGNAL == 0 {
+			c.SendSignal(linux.SIGPIPE)
 		}
 	}
 	if a.files != nil {

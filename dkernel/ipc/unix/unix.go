@@ -220,9 +220,7 @@ func (s *sock) Ioctl(c *vfs.Caller, _ *vfs.Description, req uint32, arg uint64) 
 	default:
 		return 0, linux.ENOTTY
 	}
-	b := socket.Int(n)
-	_, err := c.Mem.CopyOut(arg, b)
-	return 0, err
+	return 0, c.PutInt(arg, int32(n))
 }
 
 // Option implements socket.Socket.

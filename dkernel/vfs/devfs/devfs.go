@@ -258,8 +258,7 @@ func (r *random) Ioctl(c *vfs.Caller, _ *vfs.Description, req uint32, arg uint64
 	if req != getCount {
 		return 0, linux.EINVAL
 	}
-	_, err := c.Mem.CopyOut(arg, []byte{bits & 0xff, bits >> 8, 0, 0})
-	return 0, err
+	return 0, c.PutInt(arg, bits)
 }
 
 // kmsg is /dev/kmsg, which can only be written here.

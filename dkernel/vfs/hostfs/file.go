@@ -187,9 +187,7 @@ func (o *open) Write(c *vfs.Caller, d *vfs.Description, io *uio.IO, off *int64) 
 	f := o.f
 	if !d.Append() {
 		if *off >= c.FileSizeLimit && io.Len() > 0 {
-			if c.Signal != nil {
-				c.Signal(sigXFSZ)
-			}
+			c.SendSignal(linux.SIGXFSZ)
 			return 0, linux.EFBIG
 		}
 		io.Limit(c.FileSizeLimit - *off)
@@ -220,8 +218,6 @@ func (o *open) Write(c *vfs.Caller, d *vfs.Description, io *uio.IO, off *int64) 
 	}
 	return 0, err
 }
-
-const sigXFSZ = 25
 
 // wrote brings the pages up to date with what was written to the host.
 func (f *file) wrote(p []byte, off, size int64) {

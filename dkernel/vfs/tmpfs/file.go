@@ -103,8 +103,8 @@ func (f *file) Write(c *vfs.Caller, d *vfs.Description, io *uio.IO, off *int64) 
 	}
 	pos := *off
 	err = f.mayWrite(c, pos, io, size)
-	if err == linux.EFBIG && pos >= c.FileSizeLimit && c.Signal != nil {
-		defer c.Signal(sigXFSZ)
+	if err == linux.EFBIG && pos >= c.FileSizeLimit {
+		defer c.SendSignal(linux.SIGXFSZ)
 	}
 	if err == nil && pos > size {
 		f.clearTail(size)
@@ -127,9 +127,6 @@ func (f *file) Write(c *vfs.Caller, d *vfs.Description, io *uio.IO, off *int64) 
 	}
 	return 0, err
 }
-
-// sigXFSZ is sent when a file would become larger than RLIMIT_FSIZE.
-const sigXFSZ = 25
 
 // mayWrite checks seals and limits, and cuts io to what they allow.
 func (f *file) mayWrite(c *vfs.Caller, pos int64, io *uio.IO, size int64) error {
