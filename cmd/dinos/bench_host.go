@@ -3,6 +3,7 @@ package main
 import (
 	"io"
 	"os"
+	"strconv"
 
 	"github.com/spf13/cobra"
 
@@ -28,6 +29,9 @@ func csvFlag(cmd *cobra.Command) func(f func(io.Writer) error) error {
 		return out.Close()
 	}
 }
+
+// csvNumber is a measurement as text.
+func csvNumber(v float64) string { return strconv.FormatFloat(v, 'g', 8, 64) }
 
 func newBenchNRCmd() *cobra.Command {
 	var opt nrbench.Options

@@ -2,14 +2,9 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"os"
-	"os/signal"
-	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -28,26 +23,12 @@ func newBenchOSCmd() *cobra.Command {
 memory, in turn for some rounds: system calls, page faults, mappings, processes, threads, wake-ups, files. For every row it prints
 the medians over the rounds of the smallest sample, the p50 and the p99, and the ratios dinos/Linux: below 1 dinos is faster.`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
-			defer stop()
-			return benchOS(ctx, opt, cmd.OutOrStdout(), cmd.ErrOrStderr())
-		},
 	}
-	fs := cmd.Flags()
-	fs.IntSliceVar(&opt.cpus, "smp", []int{2}, "numbers of vCPUs")
-	fs.IntVar(&opt.rounds, "rounds", 3, "rounds")
-	fs.Var(&opt.mem, "mem", "memory of each machine")
-	fs.BoolVar(&opt.quick, "quick", false, "few samples: a test of the benchmark, not of the systems")
-	fs.StringSliceVar(&opt.only, "only", nil, "rows whose names contain one of these")
-	fs.StringVar(&opt.csv, "csv", "", "also write every result to this file")
+	opt.bind(cmd, []int{2}, benchOS)
 	return cmd
 }
 
-func benchOS(ctx context.Context, opt rtOptions, out, log io.Writer) error {
-	if opt.rounds < 1 || len(opt.cpus) == 0 {
-		return errors.New("bench os: want at least one round and one number of vCPUs")
-	}
+func benchOS(ctx context.Context, opt rtOptions, out, log, table io.Writer) error {
 	for _, o := range opt.only {
 		if strings.ContainsAny(o, `'"`) {
 			return fmt.Errorf("bench os: --only %q: a part of a row's name has no quotes", o)
@@ -65,10 +46,7 @@ func benchOS(ctx context.Context, opt rtOptions, out, log io.Writer) error {
 	if err := linuxguest.BuildStatic(ctx, "dinos/qemu/osbench", program); err != nil {
 		return err
 	}
-	args := slices.Clone(opt.only)
-	if opt.quick {
-		args = append([]string{"-quick"}, args...)
-	}
+	args := opt.args()
 	accel := vm.DetectAccel()
 	c := comparison{rounds: opt.rounds, cpus: opt.cpus, log: log}
 	err = c.run(ctx, func(ctx context.Context, cpus int) ([]rtbench.Result, error) {
@@ -90,7 +68,7 @@ func benchOS(ctx context.Context, opt rtOptions, out, log io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return c.report(out, opt.csv)
+	return c.report(out, table)
 }
 
 // onDkernel runs a program, which is all of the root file system, on a dkernel without a rack, and returns its console.

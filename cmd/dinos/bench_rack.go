@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"slices"
 	"strconv"
 	"syscall"
@@ -48,7 +47,7 @@ also looks at the processor time that the rack's processes use while nothing hap
 	cmd.Flags().IntVar(&opt.rounds, "rounds", 5, "rounds")
 	cmd.Flags().DurationVar(&opt.idle, "idle", 10*time.Second, "how long to look at an idle rack")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+		ctx, stop := endable(cmd)
 		defer stop()
 		return withCSV(func(w io.Writer) error { return benchRack(ctx, opt, cmd.OutOrStdout(), cmd.ErrOrStderr(), w) })
 	}

@@ -3,16 +3,12 @@ package main
 import (
 	"context"
 	"encoding/csv"
-	"errors"
 	"fmt"
 	"io"
-	"os"
-	"os/signal"
 	"runtime"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -31,7 +27,6 @@ import (
 type rpcOptions struct {
 	rounds, dkernels, smp int
 	quick, noTCP          bool
-	csv                   string
 }
 
 func newBenchRPCCmd() *cobra.Command {
@@ -44,11 +39,12 @@ func newBenchRPCCmd() *cobra.Command {
 over TCP between two Linux machines: same QEMU, accelerator and vCPUs, virtio-net devices that a socket connects. "min" is the
 best sample, which a busy host disturbs least; the rest are medians over the rounds.`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
-			defer stop()
-			return benchRPC(ctx, opt, cmd.OutOrStdout(), cmd.ErrOrStderr())
-		},
+	}
+	withCSV := csvFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		ctx, stop := endable(cmd)
+		defer stop()
+		return withCSV(func(table io.Writer) error { return benchRPC(ctx, opt, cmd.OutOrStdout(), cmd.ErrOrStderr(), table) })
 	}
 	fs := cmd.Flags()
 	fs.IntVar(&opt.rounds, "rounds", 5, "rounds")
@@ -56,7 +52,6 @@ best sample, which a busy host disturbs least; the rest are medians over the rou
 	fs.IntVar(&opt.smp, "smp", 1, "vCPUs of each machine")
 	fs.BoolVar(&opt.quick, "quick", false, "few calls: a test of the benchmark, not of the system")
 	fs.BoolVar(&opt.noTCP, "no-tcp", false, "do not start Linux")
-	fs.StringVar(&opt.csv, "csv", "", "also write every result to this file")
 	return cmd
 }
 
@@ -69,7 +64,7 @@ type rpcSample struct {
 	r      rtbench.Result
 }
 
-func benchRPC(ctx context.Context, opt rpcOptions, out, log io.Writer) error {
+func benchRPC(ctx context.Context, opt rpcOptions, out, log, table io.Writer) error {
 	if opt.rounds < 1 || opt.dkernels < 1 || opt.dkernels >= layout.MaxMachines || opt.smp < 1 {
 		return fmt.Errorf("bench rpc: %d rounds, %d dkernels, %d vCPUs: want at least 1 of each, and at most %d dkernels",
 			opt.rounds, opt.dkernels, opt.smp, layout.MaxMachines-1)
@@ -92,8 +87,8 @@ func benchRPC(ctx context.Context, opt rpcOptions, out, log io.Writer) error {
 		}
 		samples = append(samples, s...)
 	}
-	if opt.csv != "" {
-		if err := writeRPCCSV(opt.csv, samples); err != nil {
+	if table != nil {
+		if err := writeRPCCSV(table, samples); err != nil {
 			return err
 		}
 	}
@@ -337,18 +332,13 @@ func printRPC(out io.Writer, opt rpcOptions, samples []rpcSample) error {
 	return nil
 }
 
-func writeRPCCSV(path string, samples []rpcSample) error {
-	f, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	w := csv.NewWriter(f)
+func writeRPCCSV(out io.Writer, samples []rpcSample) error {
+	w := csv.NewWriter(out)
 	w.Write([]string{"what", "system", "round", "peer", "unit", "min", "p50", "p99", "samples"})
-	num := func(v float64) string { return strconv.FormatFloat(v, 'g', 8, 64) }
 	for _, s := range samples {
-		w.Write([]string{s.what, s.system, strconv.Itoa(s.round), strconv.Itoa(s.peer), s.r.Unit, num(s.r.Min), num(s.r.P50), num(s.r.P99), strconv.Itoa(s.r.N)})
+		w.Write([]string{s.what, s.system, strconv.Itoa(s.round), strconv.Itoa(s.peer), s.r.Unit,
+			csvNumber(s.r.Min), csvNumber(s.r.P50), csvNumber(s.r.P99), strconv.Itoa(s.r.N)})
 	}
 	w.Flush()
-	return errors.Join(w.Error(), f.Close())
+	return w.Error()
 }

@@ -3,15 +3,10 @@ package main
 import (
 	"context"
 	"encoding/csv"
-	"errors"
 	"fmt"
 	"io"
-	"os"
-	"os/signal"
-	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -29,7 +24,6 @@ type rtOptions struct {
 	mem    size
 	quick  bool
 	only   []string
-	csv    string
 }
 
 func newBenchRTCmd() *cobra.Command {
@@ -41,20 +35,36 @@ func newBenchRTCmd() *cobra.Command {
 same QEMU, with the same vCPUs and memory, in turn for some rounds. For every benchmark it prints the medians over the
 rounds of the p50 and of the p99, and the ratios dinos/Linux: below 1 dinos is faster. "min" is the best single sample, which a busy host disturbs least.`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
-			defer stop()
-			return benchRT(ctx, opt, cmd.OutOrStdout(), cmd.ErrOrStderr())
-		},
 	}
-	fs := cmd.Flags()
-	fs.IntSliceVar(&opt.cpus, "smp", []int{1, 2, 4}, "numbers of vCPUs")
-	fs.IntVar(&opt.rounds, "rounds", 3, "rounds")
-	fs.Var(&opt.mem, "mem", "memory of each machine")
-	fs.BoolVar(&opt.quick, "quick", false, "few samples: a test of the benchmark, not of the systems")
-	fs.StringSliceVar(&opt.only, "only", nil, "benchmarks whose names contain one of these")
-	fs.StringVar(&opt.csv, "csv", "", "also write every result to this file")
+	opt.bind(cmd, []int{1, 2, 4}, benchRT)
 	return cmd
+}
+
+// bind adds the flags to a command, which runs bench. table is nil, or gets every measurement.
+func (o *rtOptions) bind(cmd *cobra.Command, cpus []int, bench func(ctx context.Context, opt rtOptions, out, log, table io.Writer) error) {
+	fs := cmd.Flags()
+	fs.IntSliceVar(&o.cpus, "smp", cpus, "numbers of vCPUs")
+	fs.IntVar(&o.rounds, "rounds", 3, "rounds")
+	fs.Var(&o.mem, "mem", "memory of each machine")
+	fs.BoolVar(&o.quick, "quick", false, "few samples: a test of the benchmark, not of the systems")
+	fs.StringSliceVar(&o.only, "only", nil, "rows whose names contain one of these")
+	withCSV := csvFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if o.rounds < 1 || len(o.cpus) == 0 {
+			return fmt.Errorf("bench %s: want at least one round and one number of vCPUs", cmd.Name())
+		}
+		ctx, stop := endable(cmd)
+		defer stop()
+		return withCSV(func(table io.Writer) error { return bench(ctx, *o, cmd.OutOrStdout(), cmd.ErrOrStderr(), table) })
+	}
+}
+
+// args are the arguments of a program that runs the benchmarks.
+func (o *rtOptions) args() []string {
+	if o.quick {
+		return append([]string{"-quick"}, o.only...)
+	}
+	return o.only
 }
 
 // rtKey names a row of the table.
@@ -69,10 +79,7 @@ type rtRow struct {
 	dinos, linux []rtbench.Result
 }
 
-func benchRT(ctx context.Context, opt rtOptions, out, log io.Writer) error {
-	if opt.rounds < 1 || len(opt.cpus) == 0 {
-		return errors.New("bench rt: want at least one round and one number of vCPUs")
-	}
+func benchRT(ctx context.Context, opt rtOptions, out, log, table io.Writer) error {
 	dir, err := vm.NewRunDir()
 	if err != nil {
 		return err
@@ -87,16 +94,12 @@ func benchRT(ctx context.Context, opt rtOptions, out, log io.Writer) error {
 	err = c.run(ctx, func(ctx context.Context, cpus int) ([]rtbench.Result, error) {
 		return rtOnDinos(ctx, opt, image, cpus, accel)
 	}, func(ctx context.Context, cpus int) ([]rtbench.Result, error) {
-		args := slices.Clone(opt.only)
-		if opt.quick {
-			args = append([]string{"-quick"}, args...)
-		}
-		return linuxguest.RunBench(ctx, linuxguest.Options{SMP: cpus, MemMiB: int(opt.mem >> 20), Args: args, Accel: &accel, Log: log})
+		return linuxguest.RunBench(ctx, linuxguest.Options{SMP: cpus, MemMiB: int(opt.mem >> 20), Args: opt.args(), Accel: &accel, Log: log})
 	})
 	if err != nil {
 		return err
 	}
-	return c.report(out, opt.csv)
+	return c.report(out, table)
 }
 
 // comparison runs the same benchmarks on dinos and on Linux in turn.
@@ -142,10 +145,10 @@ func (c *comparison) add(cpus int, list []rtbench.Result, to func(*rtRow, rtbenc
 	}
 }
 
-// report prints the table, and writes every result to a file if one is named.
-func (c *comparison) report(out io.Writer, csv string) error {
-	if csv != "" {
-		if err := writeRTCSV(csv, c.rows, c.order); err != nil {
+// report prints the table, and writes every result to table, unless that is nil.
+func (c *comparison) report(out, table io.Writer) error {
+	if table != nil {
+		if err := writeRTCSV(table, c.rows, c.order); err != nil {
 			return err
 		}
 	}
@@ -222,22 +225,16 @@ func printRT(out io.Writer, rows map[rtKey]*rtRow, order []rtKey) error {
 	return w.Flush()
 }
 
-func writeRTCSV(path string, rows map[rtKey]*rtRow, order []rtKey) error {
-	f, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	w := csv.NewWriter(f)
+func writeRTCSV(out io.Writer, rows map[rtKey]*rtRow, order []rtKey) error {
+	w := csv.NewWriter(out)
 	w.Write([]string{"benchmark", "vcpus", "system", "round", "unit", "min", "p50", "p99", "samples"})
-	num := func(v float64) string { return strconv.FormatFloat(v, 'g', 8, 64) }
 	for _, k := range order {
 		for system, list := range map[string][]rtbench.Result{"dinos": rows[k].dinos, "linux": rows[k].linux} {
 			for i, r := range list {
-				w.Write([]string{k.name, strconv.Itoa(k.cpus), system, strconv.Itoa(i + 1), r.Unit, num(r.Min), num(r.P50), num(r.P99), strconv.Itoa(r.N)})
+				w.Write([]string{k.name, strconv.Itoa(k.cpus), system, strconv.Itoa(i + 1), r.Unit, csvNumber(r.Min), csvNumber(r.P50), csvNumber(r.P99), strconv.Itoa(r.N)})
 			}
 		}
 	}
 	w.Flush()
-	return errors.Join(w.Error(), f.Close())
+	return w.Error()
 }

@@ -5,9 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -28,7 +25,7 @@ hung, and 2 if the machine could not be run.`,
 		Example: `  dinos boot bin/dkernel.elf --smp 4 --mem 1G --append "test=all"`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			ctx, stop := endable(cmd)
 			defer stop()
 			if timeout > 0 {
 				var cancel context.CancelFunc

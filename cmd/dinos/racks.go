@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"syscall"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -89,6 +90,11 @@ func (f *rackRef) connectIfAny() (*rack.Remote, error) {
 // interruptible is a context that an interrupt from the terminal ends.
 func interruptible(cmd *cobra.Command) (context.Context, context.CancelFunc) {
 	return signal.NotifyContext(cmd.Context(), os.Interrupt)
+}
+
+// endable is a context that an interrupt from the terminal ends, and whoever asks this process to end.
+func endable(cmd *cobra.Command) (context.Context, context.CancelFunc) {
+	return signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 }
 
 // onRack is the RunE of a command about a rack that runs: do gets the rack, and a context that an interrupt from the terminal ends.
