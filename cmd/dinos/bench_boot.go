@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"dinos/boot/build"
+	"dinos/qemu/rack/statedir"
 	"dinos/qemu/vm"
 )
 
@@ -106,38 +106,15 @@ func startOnce(ctx context.Context, image string, cpus int, measureIdle bool) (w
 	}
 	time.Sleep(2 * time.Second) // the runtime's start-up work ends
 	const window = 10 * time.Second
-	t0, err := cpuTime(v.PID())
+	qemu, err := statedir.NewProcess(v.PID())
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	t0, err := qemu.CPUTime()
 	if err != nil {
 		return 0, 0, 0, err
 	}
 	time.Sleep(window)
-	t1, err := cpuTime(v.PID())
+	t1, err := qemu.CPUTime()
 	return wall, guest, 100 * float64(t1-t0) / float64(window), err
-}
-
-// cpuTime returns the processor time of a process (proc(5): utime and stime in ticks of 10 ms).
-func cpuTime(pid int) (time.Duration, error) {
-	f, err := os.Open(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, err
-	}
-	defer f.Close()
-	line, err := bufio.NewReader(f).ReadString('\n')
-	if err != nil {
-		return 0, err
-	}
-	_, rest, ok := strings.Cut(line, ") ")
-	fields := strings.Fields(rest)
-	if !ok || len(fields) < 13 {
-		return 0, fmt.Errorf("/proc/%d/stat: %q is not what proc(5) says", pid, line)
-	}
-	var ticks int64
-	for _, s := range fields[11:13] {
-		n, err := strconv.ParseInt(s, 10, 64)
-		if err != nil {
-			return 0, fmt.Errorf("/proc/%d/stat: %w", pid, err)
-		}
-		ticks += n
-	}
-	return time.Duration(ticks) * 10 * time.Millisecond, nil
 }
