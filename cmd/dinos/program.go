@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -116,7 +117,7 @@ func (l *lockedWriter) Write(b []byte) (int, error) {
 func execute(ctx context.Context, r *rack.Remote, files hostFiles, p rack.Program, in io.Reader, out, diag io.Writer) error {
 	base := []string{"PATH=" + strings.Join(programPath, ":"), "HOME=/root"}
 	if p.Terminal {
-		base = append(base, "TERM="+orElse(os.Getenv("TERM"), "dumb"))
+		base = append(base, "TERM="+cmp.Or(os.Getenv("TERM"), "dumb"))
 		p.Rows, p.Columns = windowSize(out)
 	}
 	p.Env = environment(base, p.Env)

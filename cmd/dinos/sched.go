@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -65,7 +66,7 @@ func newSchedShowCmd(ref rackRef) *cobra.Command {
 				what := "" // the state, for people
 				switch {
 				case cmd.Flags().Changed("policy"):
-					what = orElse(policy, "policy")
+					what = cmp.Or(policy, "policy")
 				case text:
 					what = "dump"
 				}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -78,7 +79,7 @@ func printStatus(out io.Writer, s *rack.Status) error {
 				beat = fmt.Sprintf("%d ms", k.BeatMs)
 			}
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d/%d\t%d\t%d\t%d\t%s\t%s\t%s\t\n", k.Name, state, orElse(k.Member, "-"), k.CoresHeld, k.Cores, k.SlicesHeld, k.Processes,
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d/%d\t%d\t%d\t%d\t%s\t%s\t%s\t\n", k.Name, state, cmp.Or(k.Member, "-"), k.CoresHeld, k.Cores, k.SlicesHeld, k.Processes,
 			k.Generation, uptime, beat, pid)
 	}
 	if err := w.Flush(); err != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -142,7 +143,7 @@ func printLogs(out io.Writer, before, now *rack.Sample, seconds float64) {
 			behind = append(behind, text)
 		}
 		grown := l.Tail - min(l.Tail, tails[l.Log])
-		fmt.Fprintf(w, "%d\t%d\t%d\t%d\t%s\t%s\t\n", l.Log, l.Head, l.Completed, l.Tail, short(float64(grown)/seconds), orElse(strings.Join(behind, ", "), "none"))
+		fmt.Fprintf(w, "%d\t%d\t%d\t%d\t%s\t%s\t\n", l.Log, l.Head, l.Completed, l.Tail, short(float64(grown)/seconds), cmp.Or(strings.Join(behind, ", "), "none"))
 	}
 	w.Flush()
 }

@@ -1,15 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -42,7 +41,7 @@ With -i a prompt follows, or if the standard input is no terminal, commands are 
 			if cmd.Flags().Changed("shmem") { // else it may be less, if there is no room
 				cfg.Shared = uint64(shared)
 			}
-			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			ctx, stop := endable(cmd)
 			defer stop()
 			if err := images(&cfg); err != nil {
 				return err
@@ -65,7 +64,7 @@ With -i a prompt follows, or if the standard input is no terminal, commands are 
 		},
 	}
 	fs := cmd.Flags()
-	fs.StringVar(&cfg.Name, "name", orElse(os.Getenv(nameVariable), rack.DefaultName), "of the rack")
+	fs.StringVar(&cfg.Name, "name", cmp.Or(os.Getenv(nameVariable), rack.DefaultName), "of the rack")
 	fs.IntVar(&cfg.Dkernels, "dkernels", rack.DefaultDkernels, "how many to start with")
 	fs.IntVar(&cfg.Room, "room", 0, fmt.Sprintf("how many dkernels there may be at a time (default %d, or --dkernels)", rack.DefaultRoom))
 	fs.IntVar(&cfg.Cores, "cores", rack.DefaultCores, "of each dkernel")
@@ -84,13 +83,6 @@ With -i a prompt follows, or if the standard input is no terminal, commands are 
 	fs.BoolVar(&cfg.Keep, "keep", false, "leave memory and logs when the rack ends, for 'dinos dump' and 'dinos log'")
 	fs.BoolVarP(&interactive, "interactive", "i", false, "give a prompt, and end the rack with it")
 	return cmd
-}
-
-func orElse(s, otherwise string) string {
-	if s == "" {
-		return otherwise
-	}
-	return s
 }
 
 // images fills in the images that were built beside this program.
