@@ -124,7 +124,7 @@ func New(c Config) (*Programs, error) {
 	runner.OutOfMemory = func(t *proc.Thread) {
 		machine.Print(fmt.Sprintf("dinos: out of memory: killing process %d (%s)", t.PID(), t.Name()))
 	}
-	p.Kernel.Threads = func() int { return p.Procs.ThreadCount() }
+	p.Kernel.Threads = func() int { return p.Procs.Stats().Threads }
 	var cpus proc.CPUSet
 	for i := range c.Machine.MADT.Enabled() {
 		cpus.Add(i)
