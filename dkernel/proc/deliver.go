@@ -110,9 +110,6 @@ func (t *Thread) next1(d *signal.Context) bool {
 			return !done
 		}
 		sig := int(i.Signo)
-		if sig == 0 {
-			continue
-		}
 		a := p.actions().Take(sig)
 		switch {
 		case a.Handler == linux.SIG_IGN:

@@ -215,8 +215,8 @@ func (k *ptimer) disarm() {
 	if k.isQueued {
 		k.isQueued = false
 		p := k.p
-		if !p.shared.Remove(&p.pool, &k.queued) && k.thread != nil {
-			k.thread.pending.Remove(&p.pool, &k.queued)
+		if !p.shared.Remove(&k.queued) && k.thread != nil {
+			k.thread.pending.Remove(&k.queued)
 		}
 	}
 }
@@ -282,20 +282,19 @@ func (k *ptimer) again(least int64) {
 }
 
 // Dequeued implements signal.Owner.
-func (k *ptimer) Dequeued(q *signal.Queued, delivered bool) bool {
+func (k *ptimer) Dequeued(q *signal.Queued, delivered bool) {
 	k.isQueued = false
 	if !delivered {
 		if k.waiting && k.p.nthreads > 0 && !k.p.exiting {
 			k.again(nsPerTick / 10)
 		}
-		return false
+		return
 	}
 	if k.waiting {
 		k.again(0)
 	}
 	k.last, k.overrun = k.overrun, 0
 	q.Info.SetOverrun(clampInt(k.last))
-	return true
 }
 
 func clampInt(n int64) int32 { return int32(min(n, math.MaxInt32)) }

@@ -106,15 +106,9 @@ func (t *Thread) Sigtimedwait(want signal.Set, timeout *linux.Timespec) (i signa
 	defer p.mu.Unlock()
 	defer t.recalc()
 	for {
-		for {
-			i, ok := t.dequeue(want)
-			if ok && i.Signo != 0 {
-				t.waiting = 0
-				return i, nil
-			}
-			if !ok {
-				break
-			}
+		if i, ok := t.dequeue(want); ok {
+			t.waiting = 0
+			return i, nil
 		}
 		if err != nil {
 			t.waiting = 0
@@ -144,13 +138,9 @@ func (t *Thread) TakeSignal(want signal.Set) (i signal.Info, ok bool) {
 	p := t.proc
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for {
-		i, ok = t.dequeue(want)
-		if !ok || i.Signo != 0 {
-			t.recalc()
-			return i, ok
-		}
-	}
+	i, ok = t.dequeue(want)
+	t.recalc()
+	return i, ok
 }
 
 // PendingSignals are the signals that are pending for the thread or its process: what signalfd(2) polls. Anybody may call it.

@@ -7,14 +7,14 @@ type Queued struct {
 	Info  Info
 	Owner Owner // nil: the Pool gets it back
 	next  *Queued
-	// Charged is whose quota of pending signals it counts for; nil if none.
-	Charged Quota
+	// charged is whose quota of pending signals it counts for; nil if none, as with an Owner.
+	charged Quota
 }
 
 // Owner is told when its Queued is delivered or dropped.
 type Owner interface {
-	// Dequeued is called with the lock of the queue held. It may change q.Info, which is then delivered; false: deliver nothing.
-	Dequeued(q *Queued, delivered bool) bool
+	// Dequeued is called with the lock of the queue held. It may change q.Info, if that is delivered.
+	Dequeued(q *Queued, delivered bool)
 }
 
 // Quota is a user's number of pending signals (RLIMIT_SIGPENDING).
@@ -39,11 +39,10 @@ func (p *Pool) get() *Queued {
 }
 
 func (p *Pool) put(q *Queued) {
-	if q.Charged != nil {
-		q.Charged.Release()
+	if q.charged != nil {
+		q.charged.Release()
 	}
 	if q.Owner != nil || p.n >= poolMax {
-		q.Charged = nil
 		return
 	}
 	*q = Queued{next: p.free}
@@ -69,7 +68,7 @@ func (p *Pending) Mark(sig int) { p.set |= Of(sig) }
 // Add makes a signal pending with its siginfo.
 func (p *Pending) Add(pool *Pool, i Info, charged Quota) {
 	q := pool.get()
-	q.Info, q.Charged = i, charged
+	q.Info, q.charged = i, charged
 	p.AddQueued(q)
 }
 
@@ -98,7 +97,6 @@ func (p *Pending) unlink(prev, q *Queued) {
 }
 
 // Take removes the first signal that is in want, synchronous ones first, and returns its siginfo. ok is false if there is none.
-// A Signo of 0 with ok: its owner took it back, look again.
 func (p *Pending) Take(pool *Pool, want Set) (i Info, ok bool) {
 	sig := (p.set & want).First()
 	if sig == 0 {
@@ -133,9 +131,8 @@ func (p *Pending) take(pool *Pool, prev, q *Queued) Info {
 	sig := q.Info.Signo
 	p.unlink(prev, q)
 	p.recount(int(sig))
-	if q.Owner != nil && !q.Owner.Dequeued(q, true) {
-		pool.put(q)
-		return Info{}
+	if q.Owner != nil {
+		q.Owner.Dequeued(q, true)
 	}
 	i := q.Info
 	pool.put(q)
@@ -174,17 +171,13 @@ func (p *Pending) Drop(pool *Pool, s Set) {
 	}
 }
 
-// Remove takes q out if it is in, without telling its owner, and reports whether it was.
-func (p *Pending) Remove(pool *Pool, q *Queued) bool {
+// Remove takes q, which has an owner, out if it is in, without telling that, and reports whether it was.
+func (p *Pending) Remove(q *Queued) bool {
 	var prev *Queued
 	for o := p.head; o != nil; prev, o = o, o.next {
 		if o == q {
 			p.unlink(prev, q)
 			p.recount(int(q.Info.Signo))
-			if q.Charged != nil {
-				q.Charged.Release()
-				q.Charged = nil
-			}
 			return true
 		}
 	}
