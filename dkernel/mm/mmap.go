@@ -27,6 +27,10 @@ func (s *Space) Map(a MapArgs) (uint64, error) {
 	if e != 0 {
 		return 0, e
 	}
+	f = s.sys.accountable(f)
+	if f&vmAccount != 0 && !s.sys.promise(o.Len>>pageShift) {
+		return 0, linux.ENOMEM
+	}
 	var b *binding
 	if a.Flags&linux.MAP_ANONYMOUS == 0 {
 		b = s.pin(a.Object)
@@ -39,45 +43,15 @@ func (s *Space) Map(a MapArgs) (uint64, error) {
 		obj.Release() // the binding has it
 	}
 	if b != nil {
+		defer s.unpin(b, 1)
 		o.Object = b.handle
 		if b.notify {
 			f |= vmNotify
 		}
-		addr, err := s.mapObject(&o, f, b, &a)
-		s.unpin(b, 1)
-		return addr, err
-	}
-	f = s.sys.accountable(f)
-	if f&vmAccount != 0 && !s.sys.promise(o.Len>>pageShift) {
-		return 0, linux.ENOMEM
+		s.bringWith(&o, f, b, a.Flags)
 	}
 	o.Flags = uint64(f)
 	r := s.do(s.limited(&o))
-	if r.err != 0 {
-		return 0, r.err
-	}
-	s.populate(r.addr, o.Len, f, a.Flags)
-	return r.addr, nil
-}
-
-// mapObject maps b. One page that is to be there at once travels with the mapping, in one operation: that is the path of map().
-func (s *Space) mapObject(o *op, f flags, b *binding, a *MapArgs) (uint64, error) {
-	f = s.sys.accountable(f)
-	if f&vmAccount != 0 && !s.sys.promise(o.Len>>pageShift) {
-		return 0, linux.ENOMEM
-	}
-	o.Flags = uint64(f)
-	if o.Len == pageSize && f&vmShared != 0 && f&vmProt != 0 && a.Flags&(linux.MAP_POPULATE|linux.MAP_NONBLOCK) == linux.MAP_POPULATE {
-		o.Epoch = s.tree.epoch.Load()
-		write := f&vmWrite != 0 && !b.notify
-		if fr, err := b.obj.Page(o.Off, write); err == nil {
-			o.Frame = uint64(fr)
-			if write {
-				o.Old = putWrite
-			}
-		}
-	}
-	r := s.do(s.limited(o))
 	if r.err == 0 && r.addr&took != 0 {
 		return r.addr &^ took, nil
 	}
@@ -87,6 +61,21 @@ func (s *Space) mapObject(o *op, f flags, b *binding, a *MapArgs) (uint64, error
 	}
 	s.populate(r.addr, o.Len, f, a.Flags)
 	return r.addr, nil
+}
+
+// bringWith makes the only page of a mapping that is to be there at once travel with it, in one operation: that is the path of map().
+func (s *Space) bringWith(o *op, f flags, b *binding, how int) {
+	if o.Len != pageSize || f&vmShared == 0 || f&vmProt == 0 || how&(linux.MAP_POPULATE|linux.MAP_NONBLOCK) != linux.MAP_POPULATE {
+		return
+	}
+	o.Epoch = s.tree.epoch.Load()
+	write := f&vmWrite != 0 && !b.notify
+	if fr, err := b.obj.Page(o.Off, write); err == nil {
+		o.Frame = uint64(fr)
+		if write {
+			o.Old = putWrite
+		}
+	}
 }
 
 // checkMap makes flags of a's, and checks what does not depend on what is mapped.
@@ -118,7 +107,7 @@ func (s *Space) checkMap(a *MapArgs, o *op) (flags, linux.Errno) {
 		if a.Flags&linux.MAP_FIXED_NOREPLACE != 0 {
 			o.Mode |= modeNoReplace
 		}
-		if o.Len > userTop || a.Addr > userTop-o.Len {
+		if a.Addr > userTop-o.Len {
 			return 0, linux.ENOMEM
 		}
 		if a.Addr&(pageSize-1) != 0 {
