@@ -118,21 +118,21 @@ func (s *Space) bringAnon(addr uint64, n int) (out Outcome, again bool) {
 		}
 		frames[i] = f
 	}
+	return s.putAround(&op{Kind: opAround, Addr: addr, Flags: putOwn}, frames[:n], 0)
+}
+
+// putAround applies an opAround for a fault at its page at. The frames that it does not take are freed.
+func (s *Space) putAround(o *op, frames []frame.Frame, at int) (out Outcome, again bool) {
 	var r resp
-	s.engine.applyFrames(&op{Kind: opAround, Addr: addr, Flags: putOwn}, frames[:n], &r)
+	s.engine.applyFrames(o, frames, &r)
 	s.finish(&r)
-	for i, f := range frames[:n] {
+	for i, f := range frames {
 		if r.mask&(1<<i) == 0 {
 			s.sys.unref(f)
 		}
 	}
-	return outcome(&r, 0)
-}
-
-// outcome is what an opAround means for the fault at its page i.
-func outcome(r *resp, i int) (out Outcome, again bool) {
 	switch {
-	case r.mask&(1<<i) != 0:
+	case r.mask&(1<<at) != 0:
 		return Resolved, false
 	case r.err == linux.ENOMEM:
 		return NoMemory, false
@@ -223,15 +223,7 @@ func (s *Space) bringAround(o *op, f frame.Frame, k *look) (out Outcome, again b
 	s.sys.unref(frames[at])
 	frames[at] = f
 	o.Kind, o.Addr, o.Off, o.Frame, o.Old = opAround, start, o.Off-uint64(at), 0, 0
-	var r resp
-	s.engine.applyFrames(o, frames[:n], &r)
-	s.finish(&r)
-	for i, f := range frames[:n] {
-		if r.mask&(1<<i) == 0 {
-			s.sys.unref(f)
-		}
-	}
-	return outcome(&r, at)
+	return s.putAround(o, frames[:n], at)
 }
 
 // Starved reports whether an access by the kernel on behalf of a program failed for lack of memory since the last call: the
