@@ -62,9 +62,7 @@ func (s *Space) bringAll(addr, n uint64, prot int) error {
 	switch _, out := s.fill(addr, addr+n, prot); out {
 	case Resolved:
 		return nil
-	case MapError:
-		return linux.ENOMEM
-	case NoMemory:
+	case MapError, NoMemory:
 		return linux.ENOMEM
 	case AccError:
 		return linux.EINVAL

@@ -125,15 +125,12 @@ func (y *System) promise(n uint64) bool {
 	return n <= y.memory()
 }
 
-// counts reports whether a mapping with flags f counts as promised.
+// accountable is f with vmAccount if a new mapping with flags f counts as promised.
 func (y *System) accountable(f flags) flags {
 	if y.mode.Load() == linux.OVERCOMMIT_NEVER {
 		f &^= vmNoReserve
 	}
-	if f&(vmWrite|vmShared|vmNoReserve) == vmWrite {
-		f |= vmAccount
-	}
-	return f
+	return f.account()
 }
 
 // unref takes away an issuer's reference.

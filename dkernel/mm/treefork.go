@@ -139,27 +139,22 @@ func (t *tree) move(o *op, v *vma, kept uint64, fixed, keep bool) (uint64, linux
 			return 0, linux.ENOMEM
 		}
 	}
-	// The tables first: this is what can fail.
-	var spare, e = uint64(0), linux.Errno(0)
+	if fixed {
+		t.unmap(to, to+newLen)
+	}
 	if kept != 0 {
-		if fixed {
-			t.unmap(to, to+newLen)
-		}
-		if spare, e = t.copyLeaves(old, to, kept); e != 0 {
-			if spare != 0 {
-				g, _ := t.pt.Unmap(to, spare, nil)
+		// The new leaves first: this is what can fail.
+		if done, e := t.copyLeaves(old, to, kept); e != 0 {
+			if done != 0 {
+				g, _ := t.pt.Unmap(to, done, nil)
 				t.flushed(g)
 			}
 			return 0, e
 		}
-	} else if fixed {
-		t.unmap(to, to+newLen)
-	}
-	hold(b) // so that it lives while the old range goes
-	if kept != 0 {
 		g, _ := t.pt.Unmap(old, kept, nil)
 		t.flushed(g)
 	}
+	hold(b) // so that it lives while the old range goes
 	switch {
 	case !keep && oldLen != 0:
 		t.unmap(old, old+oldLen)

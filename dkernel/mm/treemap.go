@@ -157,11 +157,7 @@ func (t *tree) protect(o *op) linux.Errno {
 		return linux.ENOMEM
 	}
 	for v := t.cut(start, end); v != nil && v.start < end; v = v.next {
-		f := v.flags&^vmProt | prot
-		if f&(vmWrite|vmShared|vmNoReserve) == vmWrite {
-			f |= vmAccount
-		}
-		t.setFlags(v, f)
+		t.setFlags(v, (v.flags&^vmProt | prot).account())
 	}
 	t.mend(start, end)
 	return 0

@@ -36,6 +36,14 @@ const (
 	vmKeep = ^(vmAnon | vmMixed | vmRepeat)
 )
 
+// account is f with vmAccount if such memory counts towards what the system has promised.
+func (f flags) account() flags {
+	if f&(vmWrite|vmShared|vmNoReserve) == vmWrite {
+		f |= vmAccount
+	}
+	return f
+}
+
 // may are the limits for prot, as flags.
 func may(prot flags) flags { return prot * vmMayRead }
 
@@ -255,17 +263,8 @@ func (t *vmas) fix(n *vma) {
 
 // update computes what n knows of its subtree, and returns by how much its left side is taller.
 func (n *vma) update() int8 {
-	low, high := uint64(minAddr), n.start
-	if p := n.prev; p != nil && p.end > minAddr {
-		low = p.end
-	}
-	if n.flags&vmGrowsDown != 0 {
-		high -= min(high, stackGuard)
-	}
-	g := uint64(0)
-	if high > low {
-		g = high - low
-	}
+	low, high := n.gap()
+	g := high - low
 	var l, r int8
 	if c := n.left; c != nil {
 		l = c.height
