@@ -15,7 +15,6 @@ import (
 
 // Defaults and limits.
 const (
-	DefaultBeat  = 100 * time.Millisecond
 	DefaultDead  = 600 * time.Millisecond
 	DefaultRings = 800 * time.Millisecond
 
@@ -60,7 +59,7 @@ type Table interface {
 	Repair() ([]grant.Violation, error)
 }
 
-// Placement decides where the requests of processes go; *sched.Scheduler implements it, and [FirstFit] without any policy.
+// Placement decides where the requests of processes go; *sched.Scheduler implements it.
 type Placement interface {
 	Join(d sched.Dkernel) error
 	Leave(id uint32, generation uint64) ([]sched.Lost, error)
@@ -102,7 +101,7 @@ type Config struct {
 	Machines   int
 	Generation uint64 // of this life of the ckernel
 	Self       proto.Member
-	Timing     Timing // zero fields are the defaults
+	Timing     Timing // zero fields but Beat are the defaults
 	Epoch      uint64 // of the membership so far
 	Table      Table
 	Placement  Placement
@@ -173,9 +172,6 @@ const nobody = -1
 // New is a cluster that knows nothing yet: the first event is Start. Errors name what is wrong with cfg.
 func New(cfg Config) (*Cluster, error) {
 	t := &cfg.Timing
-	if t.Beat == 0 {
-		t.Beat = DefaultBeat
-	}
 	if t.Dead == 0 {
 		t.Dead = DefaultDead
 	}
@@ -189,8 +185,8 @@ func New(cfg Config) (*Cluster, error) {
 		return nil, errors.New("cluster: Table, Placement and Logs must be given")
 	case cfg.Generation == 0:
 		return nil, errors.New("cluster: generation 0, want that of the ckernel's life")
-	case t.Beat < 0 || t.Dead < 2*t.Beat || t.Rings < 2*t.Beat:
-		return nil, fmt.Errorf("cluster: beat %v, dead %v, rings %v: want silence to be at least two beats", t.Beat, t.Dead, t.Rings)
+	case t.Beat <= 0 || t.Dead < 2*t.Beat || t.Rings < 2*t.Beat:
+		return nil, fmt.Errorf("cluster: beat %v, dead %v, rings %v: want a beat, and silence to be at least two", t.Beat, t.Dead, t.Rings)
 	}
 	return &Cluster{cfg: cfg, epoch: cfg.Epoch, members: make([]member, cfg.Machines), holder: map[grant.Unit]int{}, moved: map[grant.Name]uint64{},
 		home: map[uint64]int{}, logs: make([]logUse, cfg.Logs.Count())}, nil

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -238,7 +239,8 @@ func (s *script) start(found []grant.Violation) (string, error) {
 	}
 	var err error
 	s.c, err = New(Config{Rack: 1, Machines: s.k.Config.Machines, Generation: s.gen, Epoch: s.epoch, Table: s.table, Placement: p, Logs: s.logs,
-		Self: proto.Member{Cores: 1, Name: "c"}})
+		Timing: Timing{Beat: 100 * time.Millisecond},
+		Self:   proto.Member{Cores: 1, Name: "c"}})
 	if err != nil {
 		return "", err
 	}

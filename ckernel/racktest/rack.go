@@ -90,7 +90,7 @@ func New(t testing.TB, o Options) *Rack {
 		o.Slices = 12
 	}
 	if o.Timing.Beat == 0 {
-		o.Timing.Beat = cluster.DefaultBeat
+		o.Timing.Beat = peer.DefaultBeat
 	}
 	c := layout.Config{Machines: 1 + o.Dkernels, RingBytes: 32 << 10, HostRingBytes: 32 << 10, InboxSlots: 16, Logs: 4, LogBytes: 64 << 10}
 	size, err := layout.MinSize(c, uint64(o.Slices))

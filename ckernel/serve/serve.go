@@ -39,7 +39,7 @@ type Config struct {
 	Policy   string         // of the scheduler, one that ships; "" is the default
 	Seed     uint64         // of the scheduler's choices
 	Budget   solve.Budget   // of its rounds; zero is sched.DefaultBudget
-	Timing   cluster.Timing // zero fields are the defaults
+	Timing   cluster.Timing // zero fields are the defaults; Beat is New's
 	LogLines int            // that are kept of all kernels; 0 is DefaultLogLines
 	Zeroed   bool           // all slices of a new rack are known to be zero; the host tool says so by peer.MarkZero, too
 }
@@ -106,6 +106,7 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	cfg.Timing.Beat = p.Beat() // that is when the cluster looks
 	s.cfg, s.peer, s.rack, s.dir = cfg, p, p.Rack(), logdir.Of(p.Rack())
 	s.fences = make([]uint64, s.rack.Config.Machines)
 	gens := make([]uint64, s.rack.Peers())
