@@ -1,6 +1,8 @@
 package cluster
 
 import (
+	"cmp"
+	"maps"
 	"slices"
 
 	"dinos/shmem/grant"
@@ -138,18 +140,13 @@ func errText(err error) string {
 
 // sorted are the units of a map in order, so that what is done is the same each time.
 func sorted(m map[grant.Unit]int) []grant.Unit {
-	list := make([]grant.Unit, 0, len(m))
-	for u := range m {
-		list = append(list, u)
-	}
-	slices.SortFunc(list, func(a, b grant.Unit) int {
+	return slices.SortedFunc(maps.Keys(m), func(a, b grant.Unit) int {
 		switch {
-		case a == b:
-			return 0
-		case a.Core != b.Core && b.Core, a.Core == b.Core && (a.Machine < b.Machine || a.Machine == b.Machine && a.Index < b.Index):
+		case a.Core == b.Core:
+			return cmp.Or(cmp.Compare(a.Machine, b.Machine), cmp.Compare(a.Index, b.Index))
+		case b.Core: // slices come first
 			return -1
 		}
 		return 1
 	})
-	return list
 }

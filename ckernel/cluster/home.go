@@ -1,9 +1,6 @@
 package cluster
 
-import (
-	"dinos/sched"
-	"dinos/shmem/proto"
-)
+import "dinos/sched"
 
 // PickHome is the machine where the scheduler would place a new process that wants so much. Nothing is granted. The error is a
 // *sched.Refusal, or what else the placement says.
@@ -27,6 +24,3 @@ func (c *Cluster) PickHome(cores, slices int64) (int, error) {
 	}
 	return home, nil
 }
-
-// Code is what an error of the placement or the table is to a peer.
-func Code(err error) proto.Code { return code(err) }

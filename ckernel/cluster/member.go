@@ -360,10 +360,10 @@ func (c *Cluster) refuse(r *Request, code proto.Code, format string, args ...any
 }
 
 // fail answers with an error of the table or the scheduler.
-func (c *Cluster) fail(r *Request, err error) { c.refuse(r, code(err), "%v", err) }
+func (c *Cluster) fail(r *Request, err error) { c.refuse(r, Code(err), "%v", err) }
 
-// code is what the error of a package is to a peer.
-func code(err error) proto.Code {
+// Code is what an error of the placement or the table is to a peer.
+func Code(err error) proto.Code {
 	var s *sched.Refusal
 	if errors.As(err, &s) {
 		switch s.Kind {

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -106,8 +107,7 @@ func (c *Cluster) placed(r *Request, w proto.Want, least, most, free int64, core
 	pid := w.Process
 	if c.cfg.Placement.Holds(pid) == nil {
 		// It is not known, or holds nothing: only the former can be started.
-		var bad *sched.Refusal
-		if err := c.cfg.Placement.Start(pid); err != nil && !(asRefusal(err, &bad) && bad.Kind == sched.Invalid) {
+		if err := c.cfg.Placement.Start(pid); err != nil && !refused(err, sched.Invalid) {
 			c.fail(r, err)
 			return
 		}
@@ -151,12 +151,10 @@ func (c *Cluster) placed(r *Request, w proto.Want, least, most, free int64, core
 	c.fail(r, err)
 }
 
-func asRefusal(err error, to **sched.Refusal) bool {
-	s, ok := err.(*sched.Refusal)
-	if ok {
-		*to = s
-	}
-	return ok
+// refused reports whether err is a refusal of the scheduler, of one of these kinds.
+func refused(err error, kinds ...sched.Kind) bool {
+	var r *sched.Refusal
+	return errors.As(err, &r) && slices.Contains(kinds, r.Kind)
 }
 
 // give takes out of the table what the scheduler has decided (or, for process 0, what a kernel gets itself) and answers. If the table
@@ -200,6 +198,15 @@ func (c *Cluster) granted(names []grant.Name, r *Request) proto.Message {
 	return &proto.RequestSlicesReply{Slices: sliceMessage(names)}
 }
 
+// book adds a unit to what the scheduler is told of.
+func book(g *sched.Grant, u grant.Unit) {
+	if u.Core {
+		g.Cores++
+	} else {
+		g.Slices++
+	}
+}
+
 // rebook makes the scheduler's books of a process what the table says.
 func (c *Cluster) rebook(pid uint64) {
 	have := map[uint32]sched.Grant{}
@@ -207,23 +214,14 @@ func (c *Cluster) rebook(pid uint64) {
 		if e.State == grant.Held && e.Owner.Process == pid {
 			g := have[uint32(e.Owner.Peer)]
 			g.Dkernel, g.Generation = uint32(e.Owner.Peer), e.Owner.Generation
-			if u.Core {
-				g.Cores++
-			} else {
-				g.Slices++
-			}
+			book(&g, u)
 			have[g.Dkernel] = g
 		}
 	}
 	var too []sched.Grant
 	for _, b := range c.cfg.Placement.Holds(pid) {
 		g := have[b.Dkernel]
-		if b.Cores -= g.Cores; b.Cores < 0 {
-			b.Cores = 0
-		}
-		if b.Slices -= g.Slices; b.Slices < 0 {
-			b.Slices = 0
-		}
+		b.Cores, b.Slices = max(b.Cores-g.Cores, 0), max(b.Slices-g.Slices, 0)
 		if b.Cores > 0 || b.Slices > 0 {
 			too = append(too, b)
 		}
@@ -258,11 +256,7 @@ func (c *Cluster) let(names []grant.Name, o grant.Owner) error {
 	for _, n := range names[:done] {
 		c.unhold(n.Unit)
 		c.count(n.Unit, o, -1)
-		if n.Unit.Core {
-			back.Cores++
-		} else {
-			back.Slices++
-		}
+		book(&back, n.Unit)
 	}
 	if o.Process != 0 && done > 0 {
 		if err := c.cfg.Placement.Release(o.Process, []sched.Grant{back}); err != nil {
@@ -340,8 +334,7 @@ func (c *Cluster) endProcess(pid uint64) error {
 	if err != nil {
 		return err
 	}
-	var bad *sched.Refusal
-	if _, err := c.cfg.Placement.Exit(pid); err != nil && !(asRefusal(err, &bad) && (bad.Kind == sched.UnknownProcess || bad.Kind == sched.DeadProcess)) {
+	if _, err := c.cfg.Placement.Exit(pid); err != nil && !refused(err, sched.UnknownProcess, sched.DeadProcess) {
 		c.logf("scheduler: %v", err)
 	}
 	delete(c.home, pid)

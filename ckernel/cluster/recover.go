@@ -140,11 +140,7 @@ func (c *Cluster) recoverProcesses() {
 			g = &sched.Grant{Dkernel: uint32(e.Owner.Peer), Generation: e.Owner.Generation}
 			p[e.Owner.Peer] = g
 		}
-		if u.Core {
-			g.Cores++
-		} else {
-			g.Slices++
-		}
+		book(g, u)
 	}
 	c.roomy()
 	for _, pid := range slices.Sorted(maps.Keys(held)) {

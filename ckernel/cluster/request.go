@@ -1,6 +1,8 @@
 package cluster
 
 import (
+	"slices"
+
 	"dinos/shmem/layout"
 	"dinos/shmem/proto"
 )
@@ -116,12 +118,7 @@ func (c *Cluster) peerName(peer int) string {
 
 // step of Cancel forgets a request that waits.
 func (e Cancel) step(c *Cluster) {
-	for i := range c.waits {
-		if c.waits[i].r.Token == e.Token {
-			c.waits = append(c.waits[:i], c.waits[i+1:]...)
-			return
-		}
-	}
+	c.waits = slices.DeleteFunc(c.waits, func(w wait) bool { return w.r.Token == e.Token })
 }
 
 func (c *Cluster) topology() *proto.TopologyReply {
