@@ -161,9 +161,8 @@ func (s *System) maxThreads() int {
 
 // newChild makes the thread, and its process if it is to have one, that nobody knows yet.
 func (t *Thread) newChild(a *linux.CloneArgs, id *pid) (*Thread, error) {
-	s, p := t.sys, t.proc
+	s, np := t.sys, t.proc
 	f := a.Flags
-	np := p
 	if f&linux.CLONE_THREAD == 0 {
 		np = s.newProcess(id)
 		m := t.mem
@@ -195,9 +194,7 @@ func (t *Thread) newChild(a *linux.CloneArgs, id *pid) (*Thread, error) {
 	if t.restore {
 		c.blocked = t.saved
 	}
-	p.mu.Lock()
-	c.sched = t.sched.fork()
-	p.mu.Unlock()
+	c.sched = t.scheduling().fork()
 	c.prctl = t.prctl.fork()
 	if f&linux.CLONE_VM == 0 || f&linux.CLONE_VFORK != 0 {
 		c.alt = t.alt
@@ -312,14 +309,12 @@ func (t *Thread) publish(a *linux.CloneArgs, c *Thread, u *user) error {
 // launch tells who wants to know the child's id and starts it; for vfork, it waits until the child is done with the memory.
 func (t *Thread) launch(a *linux.CloneArgs, c *Thread) int32 {
 	n := c.TID()
-	var b [4]byte
-	b[0], b[1], b[2], b[3] = byte(n), byte(n>>8), byte(n>>16), byte(n>>24)
 	// Linux reports no error of these either.
 	if a.Flags&linux.CLONE_PARENT_SETTID != 0 {
-		_, _ = t.mem.CopyOut(a.ParentTID, b[:])
+		_ = t.putInt(a.ParentTID, n)
 	}
 	if a.Flags&linux.CLONE_CHILD_SETTID != 0 {
-		_, _ = c.mem.CopyOut(a.ChildTID, b[:])
+		_ = c.putInt(a.ChildTID, n)
 	}
 	v := c.vfork
 	t.sys.cfg.Starter.Start(c)

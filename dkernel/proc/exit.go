@@ -234,9 +234,9 @@ func (s *System) zombie(t *Thread) {
 	if ss := p.session; ss.leader == p {
 		ss.leader = nil
 		if ss.oldGroup != 0 { // the terminal was hung up before
-			if n := s.pids.get(ss.oldGroup); n != nil && n.group.Load() != nil {
-				s.signalMembers(n.group.Load(), signal.Kernel(linux.SIGHUP))
-				s.signalMembers(n.group.Load(), signal.Kernel(linux.SIGCONT))
+			if g := s.findGroup(ss.oldGroup); g != nil {
+				s.signalMembers(g, signal.Kernel(linux.SIGHUP))
+				s.signalMembers(g, signal.Kernel(linux.SIGCONT))
 			}
 		}
 	}

@@ -33,6 +33,14 @@ func (g *group) enter(p *Process) {
 	g.n++
 }
 
+// findGroup returns the group with a number; nil if there is none.
+func (s *System) findGroup(id int32) *group {
+	if n := s.pids.get(id); n != nil {
+		return n.group.Load()
+	}
+	return nil
+}
+
 // newGroup makes a group with p's number in session ss.
 func (s *System) newGroup(n *pid, ss *Session) *group {
 	g := &group{id: s.pids.ref(n), session: ss}
@@ -107,25 +115,22 @@ func (s *System) abandon(p, parent, except *Process) {
 }
 
 // signalMembers sends a signal of the kernel to all of g.
-func (s *System) signalMembers(g *group, i signal.Info) (n int) {
+func (s *System) signalMembers(g *group, i signal.Info) {
 	for p := g.members; p != nil; p = p.nextInGroup {
 		_ = p.post(nil, nil, i, true)
-		n++
 	}
-	return n
 }
 
 // SignalGroup sends a signal of the kernel to a process group, as a terminal does. linux.ESRCH: there is none.
 func (s *System) SignalGroup(pgid int32, i signal.Info) error {
 	s.tree.RLock()
 	defer s.tree.RUnlock()
-	if n := s.pids.get(pgid); n != nil {
-		if g := n.group.Load(); g != nil {
-			s.signalMembers(g, i)
-			return nil
-		}
+	g := s.findGroup(pgid)
+	if g == nil {
+		return linux.ESRCH
 	}
-	return linux.ESRCH
+	s.signalMembers(g, i)
+	return nil
 }
 
 // SignalProcess sends a signal of the kernel to a process. linux.ESRCH: there is none.
@@ -187,11 +192,10 @@ func (t *Thread) Getppid() int32 {
 func (t *Thread) Getpgid(id int32) (int32, error) {
 	t.sys.tree.RLock()
 	defer t.sys.tree.RUnlock()
-	p, err := t.lookup(id)
+	p, _ := t.lookup(id)
 	if p == nil || p.group == nil {
 		return 0, linux.ESRCH
 	}
-	_ = err
 	return p.group.id.n, nil
 }
 
@@ -238,10 +242,7 @@ func (t *Thread) Setpgid(id, pgid int32) error {
 	if p.session.leader == p {
 		return linux.EPERM
 	}
-	var g *group
-	if n := s.pids.get(pgid); n != nil {
-		g = n.group.Load()
-	}
+	g := s.findGroup(pgid)
 	if pgid != p.id.n && (g == nil || g.session != p.session) {
 		return linux.EPERM
 	}

@@ -67,10 +67,8 @@ func (j jobs) GroupSession(group int32) (session int32, ok bool) {
 	s := j.s
 	s.tree.RLock()
 	defer s.tree.RUnlock()
-	if n := s.pids.get(group); n != nil {
-		if g := n.group.Load(); g != nil {
-			return g.session.id.n, true
-		}
+	if g := s.findGroup(group); g != nil {
+		return g.session.id.n, true
 	}
 	return 0, false
 }

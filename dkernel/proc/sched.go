@@ -61,6 +61,13 @@ func (s sched) fork() sched {
 	return s
 }
 
+// scheduling is what the scheduling calls have set at this moment.
+func (t *Thread) scheduling() sched {
+	t.proc.mu.Lock()
+	defer t.proc.mu.Unlock()
+	return t.sched
+}
+
 // thread finds the thread that a scheduling call names: itself for 0.
 func (t *Thread) thread(id int32) (*Thread, error) {
 	if id < 0 {
@@ -113,11 +120,7 @@ func (t *Thread) SchedGetaffinity(id int32) (CPUSet, error) {
 }
 
 // Affinity are the CPUs that the thread may run on. Anybody may call it.
-func (t *Thread) Affinity() CPUSet {
-	t.proc.mu.Lock()
-	defer t.proc.mu.Unlock()
-	return t.sched.cpus
-}
+func (t *Thread) Affinity() CPUSet { return t.scheduling().cpus }
 
 // CPUs are the CPUs of the system.
 func (s *System) CPUs() CPUSet { return s.cfg.CPUs }
@@ -142,9 +145,7 @@ func (t *Thread) SchedSetscheduler(id int32, policy, priority int) error {
 	if err != nil {
 		return err
 	}
-	u.proc.mu.Lock()
-	n := u.sched
-	u.proc.mu.Unlock()
+	n := u.scheduling()
 	n.reset = policy&linux.SCHED_RESET_ON_FORK != 0
 	n.policy, n.rtprio = policy&^linux.SCHED_RESET_ON_FORK, priority
 	return t.setSched(u, n)
@@ -156,9 +157,7 @@ func (t *Thread) SchedSetparam(id int32, priority int) error {
 	if err != nil {
 		return err
 	}
-	u.proc.mu.Lock()
-	n := u.sched
-	u.proc.mu.Unlock()
+	n := u.scheduling()
 	n.rtprio = priority
 	return t.setSched(u, n)
 }
@@ -205,13 +204,12 @@ func (t *Thread) SchedGetscheduler(id int32) (policy, priority int, err error) {
 	if err != nil {
 		return 0, 0, err
 	}
-	u.proc.mu.Lock()
-	defer u.proc.mu.Unlock()
-	policy = u.sched.policy
-	if u.sched.reset {
+	s := u.scheduling()
+	policy = s.policy
+	if s.reset {
 		policy |= linux.SCHED_RESET_ON_FORK
 	}
-	return policy, u.sched.rtprio, nil
+	return policy, s.rtprio, nil
 }
 
 // SchedRRGetInterval is sched_rr_get_interval(2), in ns. linux.ESRCH, linux.EINVAL.
@@ -241,11 +239,9 @@ func (t *Thread) targets(which, first int, id int32, f func(*Thread)) error {
 		}
 		s.tree.RLock()
 		defer s.tree.RUnlock()
-		if n := s.pids.get(id); n != nil {
-			if g := n.group.Load(); g != nil {
-				for p := g.members; p != nil; p = p.nextInGroup {
-					p.collect(f)
-				}
+		if g := s.findGroup(id); g != nil {
+			for p := g.members; p != nil; p = p.nextInGroup {
+				p.collect(f)
 			}
 		}
 	case 2:
@@ -285,9 +281,7 @@ func (p *Process) Threads() []*Thread {
 func (t *Thread) Getpriority(which int, id int32) (int, error) {
 	best := 0
 	err := t.targets(which, linux.PRIO_PROCESS, id, func(u *Thread) {
-		u.proc.mu.Lock()
-		best = max(best, 20-u.sched.nice)
-		u.proc.mu.Unlock()
+		best = max(best, 20-u.scheduling().nice)
 	})
 	if err == nil && best == 0 {
 		err = linux.ESRCH
@@ -363,9 +357,7 @@ func (t *Thread) IoprioSet(which int, id int32, prio int) error {
 func (t *Thread) IoprioGet(which int, id int32) (int, error) {
 	best, found := 0, false
 	err := t.targets(which, linux.IOPRIO_WHO_PROCESS, id, func(u *Thread) {
-		u.proc.mu.Lock()
-		x := u.sched.ioprio
-		u.proc.mu.Unlock()
+		x := u.scheduling().ioprio
 		// The lower class is the better one, but none is worst.
 		if !found || x != 0 && (best == 0 || x < best) {
 			best = x

@@ -13,9 +13,7 @@ func (t *Thread) SchedSetattr(id int32, a *linux.SchedAttr) error {
 	if err != nil {
 		return err
 	}
-	u.proc.mu.Lock()
-	n := u.sched
-	u.proc.mu.Unlock()
+	n := u.scheduling()
 	n.reset = a.Flags&linux.SCHED_FLAG_RESET_ON_FORK != 0
 	if a.Flags&linux.SCHED_FLAG_KEEP_POLICY == 0 {
 		n.policy = int(int32(a.Policy))
@@ -44,9 +42,7 @@ func (t *Thread) SchedGetattr(id int32) (a linux.SchedAttr, err error) {
 	if err != nil {
 		return a, err
 	}
-	u.proc.mu.Lock()
-	defer u.proc.mu.Unlock()
-	s := &u.sched
+	s := u.scheduling()
 	a = linux.SchedAttr{Size: linux.SCHED_ATTR_SIZE_VER1, Policy: uint32(s.policy), Nice: int32(s.nice), Priority: uint32(s.rtprio),
 		UtilMin: s.utilMin, UtilMax: s.utilMax}
 	if s.reset {

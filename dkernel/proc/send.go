@@ -266,10 +266,8 @@ func (t *Thread) Kill(id int32, sig int) error {
 	case id == -1<<31:
 		return linux.ESRCH
 	}
-	if n := s.pids.get(-id); n != nil {
-		if g := n.group.Load(); g != nil {
-			return t.killGroup(g, i)
-		}
+	if g := s.findGroup(-id); g != nil {
+		return t.killGroup(g, i)
 	}
 	return linux.ESRCH
 }
