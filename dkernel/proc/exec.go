@@ -79,7 +79,7 @@ func (t *Thread) FinishExec(x *Program) {
 	t.leaveMemory()
 	s.futex.Revive(&t.owner)
 	t.owner.ID.Store(uint32(p.id.n))
-	t.robust, t.rseq, t.restart = robust{}, rseq{}, nil
+	t.rseq, t.restart = rseq{}, nil
 	t.alt.SP, t.alt.Size = 0, 0
 	p.deleteTimers()
 
@@ -106,7 +106,7 @@ func (t *Thread) FinishExec(x *Program) {
 	if x.Cred != nil {
 		t.setCred(x.Cred)
 	}
-	t.setName(x.Comm)
+	t.SetName(x.Comm)
 	t.UnshareFiles()
 	t.refresh()
 	t.Caller.Files.Exec(&t.Caller)

@@ -88,9 +88,6 @@ func (t *Thread) mathCode(f *ureg.Frame) int32 {
 	return 0
 }
 
-// ForceSignal sends the thread a signal that it can neither block nor ignore: it is delivered, or ends the process.
-func (t *Thread) ForceSignal(i signal.Info) { t.force(i) }
-
 // ForceKill ends the process by a signal, whatever its disposition (force_fatal_sig): execve that fails too late.
 func (t *Thread) ForceKill(sig int) {
 	p := t.proc
@@ -100,6 +97,7 @@ func (t *Thread) ForceKill(sig int) {
 	t.force(signal.Kernel(sig))
 }
 
+// force sends the thread a signal that it can neither block nor ignore: it is delivered, or ends the process.
 func (t *Thread) force(i signal.Info) {
 	p, sig := t.proc, int(i.Signo)
 	p.mu.Lock()

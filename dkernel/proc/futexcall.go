@@ -73,8 +73,7 @@ func (t *Thread) futexWait(cmd, op int32, addr uint64, shared bool, val uint32, 
 		val3 = linux.FUTEX_BITSET_MATCH_ANY
 	}
 	if timeout == 0 {
-		err := t.futexSleep(cmd, addr, shared, val, addr2, val3, wait.Forever)
-		return err
+		return t.futexSleep(cmd, addr, shared, val, addr2, val3, wait.Forever)
 	}
 	ns, err := t.timespec(timeout)
 	if err != nil {
@@ -110,12 +109,10 @@ func (t *Thread) futexSleep(cmd int32, addr uint64, shared bool, val uint32, add
 // futexSleepUntil is futexSleep with a deadline, which an interruption does not move.
 func (t *Thread) futexSleepUntil(cmd int32, addr uint64, shared bool, val uint32, addr2 uint64, val3 uint32, deadline int64) error {
 	err := t.futexSleep(cmd, addr, shared, val, addr2, val3, deadline)
-	if err == linux.ERESTARTSYS || err == linux.ERESTARTNOINTR && cmd != linux.FUTEX_WAIT {
-		if cmd == linux.FUTEX_WAIT || cmd == linux.FUTEX_WAIT_BITSET {
-			return t.SetRestart(func() (uint64, error) {
-				return 0, t.futexSleepUntil(cmd, addr, shared, val, addr2, val3, deadline)
-			})
-		}
+	if err == linux.ERESTARTSYS { // of FUTEX_WAIT and FUTEX_WAIT_BITSET; the others begin again as they are
+		return t.SetRestart(func() (uint64, error) {
+			return 0, t.futexSleepUntil(cmd, addr, shared, val, addr2, val3, deadline)
+		})
 	}
 	return err
 }
@@ -174,9 +171,6 @@ func (t *Thread) FutexWaitv(addr uint64, n, flags uint32, timeout uint64, clock 
 	return uint64(i), err
 }
 
-// robust is the list of robust futexes of a thread (set_robust_list(2)).
-type robust struct{ head uint64 }
-
 // robustSize is the size of struct robust_list_head.
 const robustSize = 24
 
@@ -185,8 +179,7 @@ func (t *Thread) SetRobustList(head, size uint64) error {
 	if size != robustSize {
 		return linux.EINVAL
 	}
-	t.robust.head = head
-	t.robustHead.Store(head)
+	t.robust.Store(head)
 	return nil
 }
 
@@ -201,7 +194,7 @@ func (t *Thread) GetRobustList(id int32) (head, size uint64, err error) {
 	if !t.MayInspect(u) {
 		return 0, 0, linux.EPERM
 	}
-	return u.robustHead.Load(), robustSize, nil
+	return u.robust.Load(), robustSize, nil
 }
 
 // MayInspect reports whether t may look into u as a debugger could (PTRACE_MODE_READ_REALCREDS in ptrace(2)).
@@ -219,12 +212,10 @@ func (t *Thread) MayInspect(u *Thread) bool {
 
 // exitRobust tells the next owners of robust futexes that their owner has died (exit_robust_list in kernel/futex/core.c).
 func (t *Thread) exitRobust() {
-	head := t.robust.head
+	head := t.robust.Swap(0)
 	if head == 0 {
 		return
 	}
-	t.robust.head = 0
-	t.robustHead.Store(0)
 	var b [robustSize]byte
 	if _, err := t.mem.CopyIn(b[:], head); err != nil {
 		return

@@ -27,9 +27,9 @@ const (
 // pidTable finds what a number names without a lock; mu serialises changes.
 type pidTable struct {
 	chunks []atomic.Pointer[[pidChunk]atomic.Pointer[pid]]
+	max    int32 // above all numbers; it does not change
 	mu     sync.Mutex
-	max    int32 // guarded by mu, as the next two
-	last   int32
+	last   int32 // guarded by mu, as used
 	used   int
 }
 

@@ -60,14 +60,11 @@ func (t *Thread) Name() string {
 	return ""
 }
 
-// setName changes the name, of which at most 15 bytes are kept.
-func (t *Thread) setName(n string) {
+// SetName changes the name, of which at most 15 bytes are kept. Anybody may call it.
+func (t *Thread) SetName(n string) {
 	n = n[:min(len(n), 15)]
 	t.name.Store(&n)
 }
-
-// SetName changes the name of a thread, as /proc/PID/comm does. Anybody may call it.
-func (t *Thread) SetName(n string) { t.setName(n) }
 
 // Dumpable is PR_GET_DUMPABLE of the process. Anybody may call it.
 func (p *Process) Dumpable() bool {
@@ -199,7 +196,7 @@ func (t *Thread) prctlName(op int, addr uint64) error {
 		}
 		end = 15
 	}
-	t.setName(string(b[:end]))
+	t.SetName(string(b[:end]))
 	return nil
 }
 
@@ -344,6 +341,3 @@ func (t *Thread) Personality(n uint32) uint32 {
 	}
 	return t.personality.Swap(n)
 }
-
-// PersonalityNow is the present personality. Anybody may call it.
-func (t *Thread) PersonalityNow() uint32 { return t.personality.Load() }

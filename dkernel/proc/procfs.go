@@ -234,7 +234,7 @@ func (e *entry) SetComm(name string) error {
 }
 
 // OOMScoreAdj implements procfs.Process.
-func (e *entry) OOMScoreAdj() int { return int(e.p.oomAdj.Load()) }
+func (e *entry) OOMScoreAdj() int { return e.p.OOMScoreAdj() }
 
 // SetOOMScoreAdj implements procfs.Process.
 func (e *entry) SetOOMScoreAdj(n int) error {
@@ -310,17 +310,6 @@ func (m memory) Stat() mm.Stat {
 	}
 	defer s.release()
 	return s.Stat()
-}
-
-// WithMemory calls f with the address space of p, which stays there meanwhile (process_vm_readv(2) and the like). linux.ESRCH: p has
-// ended.
-func (p *Process) WithMemory(f func(Space) error) error {
-	s := memory{p}.hold()
-	if s == nil {
-		return linux.ESRCH
-	}
-	defer s.release()
-	return f(s.Space)
 }
 
 var _ procfs.Space = memory{}

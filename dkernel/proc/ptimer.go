@@ -250,7 +250,7 @@ func (k *ptimer) fire(from *Thread) {
 	}
 	k.waiting = k.interval != 0
 	to := k.thread
-	if to != nil && (to.exiting || to.proc != p) {
+	if to != nil && to.exiting {
 		return
 	}
 	if !p.accepts(from, to, k.sig, true) {

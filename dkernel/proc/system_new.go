@@ -95,7 +95,7 @@ func (s *System) Spawn(x *Spec) (*Thread, error) {
 	t.alt = signal.AltStack{}
 	p.leader = t
 	t.setCred(c)
-	t.setName(x.Comm)
+	t.SetName(x.Comm)
 	t.CPU = s.cfg.Starter.NewCPU(nil, t)
 	p.linkThread(t)
 	if x.Thread != nil {

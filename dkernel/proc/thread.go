@@ -57,26 +57,25 @@ type Thread struct {
 	sched      sched
 
 	// Its goroutine's.
-	saved      signal.Set // the mask to restore after delivery, if restore
-	restore    bool
-	alt        signal.AltStack
-	fault      signal.LastFault
-	frames     signal.Stack
-	restart    func() (uint64, error)
-	clearTID   uint64
-	robust     robust
-	waiter     futex.Waiter
-	owner      futex.Owner
-	rseq       rseq
-	futexCall  futex.Call
-	robustHead atomic.Uint64 // robust.head, for others
-	scratch    [64]byte      // for small copies from and to the program, so that they do not escape
-	pidfd      int           // of CLONE_PIDFD, until it is started
-	exitCode   uint32
-	prctl      threadPrctl
-	vfork      *vfork // whom to tell that the parent's memory is free
-	deathSig   atomic.Int32
-	born       int64 // CLOCK_MONOTONIC
+	saved     signal.Set // the mask to restore after delivery, if restore
+	restore   bool
+	alt       signal.AltStack
+	fault     signal.LastFault
+	frames    signal.Stack
+	restart   func() (uint64, error)
+	clearTID  uint64
+	robust    atomic.Uint64 // head of the list of robust futexes (set_robust_list(2)); others read it
+	waiter    futex.Waiter
+	owner     futex.Owner
+	rseq      rseq
+	futexCall futex.Call
+	scratch   [64]byte // for small copies from and to the program, so that they do not escape
+	pidfd     int      // of CLONE_PIDFD, until it is started
+	exitCode  uint32
+	prctl     threadPrctl
+	vfork     *vfork // whom to tell that the parent's memory is free
+	deathSig  atomic.Int32
+	born      int64 // CLOCK_MONOTONIC
 }
 
 // TID is the thread id. Anybody may call it.
