@@ -13,8 +13,6 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
-
-	"dinos/kernel/linux"
 )
 
 // Frame is the number of a 4 KiB page of the shared memory. 0 is none: that page has the layout's header and is never handed out.
@@ -94,43 +92,22 @@ func New(c Config) (*Pool, error) {
 // asked for.
 func (p *Pool) Alloc() (Frame, error) {
 	s := &p.shards[shardIndex()]
-	s.mu.Lock()
-	if s.n == 0 {
-		return p.allocSlow(s)
-	}
-	s.n--
-	f := s.frames[s.n]
-	s.mu.Unlock()
-	p.count(f).Store(1)
-	return f, nil
-}
-
-// allocSlow refills s, whose lock is held, and takes a frame of it.
-func (p *Pool) allocSlow(s *shard) (Frame, error) {
 	for {
-		s.n = p.refill(s.frames[:batch])
-		if s.n > 0 {
-			s.n--
-			f := s.frames[s.n]
-			s.mu.Unlock()
-			p.count(f).Store(1)
-			return f, nil
+		s.mu.Lock()
+		if s.n == 0 {
+			s.n = p.refill(s.frames[:batch])
 		}
+		f := s.pop()
 		s.mu.Unlock()
-		if f := p.steal(); f != None {
+		if f == None {
+			f = p.steal()
+		}
+		if f != None {
 			p.count(f).Store(1)
 			return f, nil
 		}
 		if err := p.grow(); err != nil {
 			return None, err
-		}
-		s.mu.Lock()
-		if s.n > 0 { // somebody else has refilled it
-			s.n--
-			f := s.frames[s.n]
-			s.mu.Unlock()
-			p.count(f).Store(1)
-			return f, nil
 		}
 	}
 }
@@ -142,21 +119,6 @@ func (p *Pool) AllocZero() (Frame, error) {
 		p.Zero(f)
 	}
 	return f, err
-}
-
-// AllocN fills dst with frames, all or none, of undefined contents. The error is linux.ENOMEM.
-func (p *Pool) AllocN(dst []Frame) error {
-	for i := range dst {
-		f, err := p.Alloc()
-		if err != nil {
-			for _, f := range dst[:i] {
-				p.Unref(f)
-			}
-			return err
-		}
-		dst[i] = f
-	}
-	return nil
 }
 
 // Ref adds a reference to f, which the caller knows to have one.
@@ -177,14 +139,16 @@ func (p *Pool) Unref(f Frame) {
 		panic(fmt.Sprintf("frame: frame %#x freed twice", uint64(f)))
 	}
 	s := &p.shards[shardIndex()]
+	var back *slice
 	s.mu.Lock()
 	if s.n == len(s.frames) {
-		p.spill(s.frames[len(s.frames)-batch:])
+		back = p.spill(s.frames[len(s.frames)-batch:])
 		s.n -= batch
 	}
 	s.frames[s.n] = f
 	s.n++
 	s.mu.Unlock()
+	p.give(back)
 }
 
 // Refs is how many references f has, at this moment.
@@ -274,6 +238,3 @@ func (p *Pool) Stats() Stats {
 	st.Used = total - st.Free
 	return st
 }
-
-// errNone is what callers see of any failure of the source.
-const errNone = linux.ENOMEM

@@ -16,7 +16,7 @@ type slices struct {
 	mu    sync.Mutex
 	avail []uint64
 	total int
-	bad   map[uint64]bool
+	given func() // called by Give
 }
 
 func (s *slices) Take() (uint64, error) {
@@ -33,6 +33,9 @@ func (s *slices) Take() (uint64, error) {
 func (s *slices) Give(n uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.given != nil {
+		s.given()
+	}
 	s.avail = append(s.avail, n)
 	if len(s.avail) > s.total {
 		panic("more slices came back than there are")
@@ -95,15 +98,12 @@ func TestExhaustion(t *testing.T) {
 	}
 	require.Len(t, seen, 2*PerSlice-1)
 	require.Equal(t, Stats{Slices: 2, Used: 2*PerSlice - 1, Taken: 2}, p.Stats())
-	require.Equal(t, linux.ENOMEM, p.AllocN(make([]Frame, 1)))
 	for f := range seen {
 		p.Ref(f)
 		p.Unref(f)
 		require.Equal(t, 1, p.Refs(f))
 		p.Unref(f)
 	}
-	require.Equal(t, 0, p.Stats().Used)
-	require.Equal(t, linux.ENOMEM, p.AllocN(make([]Frame, 2*PerSlice)), "all or none")
 	require.Equal(t, 0, p.Stats().Used)
 	require.Equal(t, 0, p.Shrink(0))
 	require.Len(t, src.avail, 2)
@@ -138,6 +138,14 @@ func TestMisuse(t *testing.T) {
 
 func TestHysteresis(t *testing.T) {
 	p, src := newPool(t, 12, 2)
+	src.given = func() { // which may take a while: it must keep nobody waiting
+		for i := range p.shards {
+			require.True(t, p.shards[i].mu.TryLock())
+			p.shards[i].mu.Unlock()
+		}
+		require.True(t, p.mu.TryLock())
+		p.mu.Unlock()
+	}
 	var got []Frame
 	for range 10 * PerSlice {
 		f, err := p.Alloc()
@@ -329,14 +337,5 @@ func BenchmarkCopy(b *testing.B) {
 	g, _ := p.Alloc()
 	for b.Loop() {
 		p.Copy(g, f)
-	}
-}
-
-func BenchmarkCopyAtOnce(b *testing.B) {
-	p, _ := newPool(b, 1, 1)
-	f, _ := p.Alloc()
-	g, _ := p.Alloc()
-	for b.Loop() {
-		copy(p.Bytes(g), p.Bytes(f))
 	}
 }

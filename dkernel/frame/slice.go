@@ -4,6 +4,8 @@ import (
 	"math/bits"
 	"sync"
 	"sync/atomic"
+
+	"dinos/kernel/linux"
 )
 
 const (
@@ -17,6 +19,15 @@ type shard struct {
 	n      int
 	frames [2 * batch]Frame // the first n; guarded by mu
 	_      [48]byte         // locks of neighbours on lines of their own
+}
+
+// pop takes a frame out, None if there is none. s.mu is held.
+func (s *shard) pop() Frame {
+	if s.n == 0 {
+		return None
+	}
+	s.n--
+	return s.frames[s.n]
 }
 
 // slice is a granted slice.
@@ -104,10 +115,11 @@ func (p *Pool) refill(dst []Frame) int {
 	return n
 }
 
-// spill returns frames to their slices, and slices to the source if many are empty.
-func (p *Pool) spill(frames []Frame) {
-	var back *slice
+// spill returns frames to their slices. What it returns goes back to the source, since many are empty: give does that, once the
+// caller has let go of its shard.
+func (p *Pool) spill(frames []Frame) (back *slice) {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	for _, f := range frames {
 		s := p.slices[f/PerSlice].Load()
 		i := f % PerSlice
@@ -119,8 +131,7 @@ func (p *Pool) spill(frames []Frame) {
 	if p.empty.len > 2*p.keep {
 		back = p.drop(p.keep)
 	}
-	p.mu.Unlock()
-	p.give(back)
+	return back
 }
 
 // drop takes empty slices out until keep are left, and returns them linked. Pool.mu is held.
@@ -139,6 +150,7 @@ func (p *Pool) drop(keep int) *slice {
 	return out
 }
 
+// give returns dropped slices to the source. No lock is held.
 func (p *Pool) give(s *slice) {
 	for ; s != nil; s = s.next {
 		p.source.Give(s.number)
@@ -157,10 +169,10 @@ func (p *Pool) grow() error {
 	}
 	number, err := p.source.Take()
 	if err != nil {
-		return errNone
+		return linux.ENOMEM // whatever the source says
 	}
 	if number >= uint64(len(p.slices)) || p.slices[number].Load() != nil {
-		return errNone // a slice that does not exist, or that is held: the source was told nonsense
+		return linux.ENOMEM // a slice that does not exist, or that is held: the source was told nonsense
 	}
 	s := &slice{number: number, n: PerSlice, all: PerSlice}
 	for i := range s.free {
@@ -185,13 +197,11 @@ func (p *Pool) steal() Frame {
 	for i := range p.shards {
 		s := &p.shards[i]
 		s.mu.Lock()
-		if s.n > 0 {
-			s.n--
-			f := s.frames[s.n]
-			s.mu.Unlock()
+		f := s.pop()
+		s.mu.Unlock()
+		if f != None {
 			return f
 		}
-		s.mu.Unlock()
 	}
 	return None
 }
@@ -202,9 +212,10 @@ func (p *Pool) Shrink(keep int) int {
 	for i := range p.shards {
 		s := &p.shards[i]
 		s.mu.Lock()
-		p.spill(s.frames[:s.n])
+		back := p.spill(s.frames[:s.n])
 		s.n = 0
 		s.mu.Unlock()
+		p.give(back)
 	}
 	p.mu.Lock()
 	back := p.drop(max(keep, 0))
