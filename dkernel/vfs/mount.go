@@ -186,6 +186,18 @@ func (c *Caller) MountAt(source, target, kind string, flags uint32, data string,
 	return v.Mount(f, f.root, at, source, flags)
 }
 
+// above tells whether m is x or on it, maybe with others between. VFS.mounting is held.
+func (m *Mount) above(x *Mount) bool {
+	for m != x {
+		at := m.at.Load()
+		if at == nil {
+			return false
+		}
+		m = at.Mount
+	}
+	return true
+}
+
 func (v *VFS) moveMount(from, to Path) error {
 	v.mounting.Lock()
 	defer v.mounting.Unlock()
@@ -194,15 +206,8 @@ func (v *VFS) moveMount(from, to Path) error {
 		return linux.EINVAL
 	}
 	to = v.cross(to)
-	for p := to.Mount; p != nil; {
-		if p == m {
-			return linux.ELOOP
-		}
-		at := p.at.Load()
-		if at == nil {
-			break
-		}
-		p = at.Mount
+	if to.Mount.above(m) {
+		return linux.ELOOP
 	}
 	v.detach(m)
 	v.attach(m, to)
@@ -237,28 +242,18 @@ func (c *Caller) UmountAt(target string, flags int) error {
 	if flags&linux.MNT_DETACH == 0 && (m.subs > 0 || m.opens.Load() > 0) {
 		return linux.EBUSY
 	}
-	if m.subs > 0 { // with all that is on it
-		for _, o := range slices.Clone(v.order) {
-			for q := o; q != m; {
-				at := q.at.Load()
-				if at == nil {
-					q = nil
-					break
-				}
-				if q = at.Mount; q == m {
-					v.detach(o)
-					v.drop(o)
-				}
-			}
+	var gone []*Mount // m and all that is on it
+	v.order = slices.DeleteFunc(v.order, func(o *Mount) bool {
+		if o.above(m) {
+			gone = append(gone, o)
+			return true
 		}
+		return false
+	})
+	for _, o := range gone {
+		v.detach(o)
 	}
-	v.detach(m)
-	v.drop(m)
 	return nil
-}
-
-func (v *VFS) drop(m *Mount) {
-	v.order = slices.DeleteFunc(v.order, func(x *Mount) bool { return x == m })
 }
 
 // MountInfo is a line of /proc/self/mounts and mountinfo.

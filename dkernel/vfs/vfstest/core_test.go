@@ -392,6 +392,21 @@ func TestMounts(t *testing.T) {
 	require.Equal(t, linux.ENOENT, c.StatAt(at, "/b/f", 0, &a))
 }
 
+// A detached mount goes with all that is on it, however deep.
+func TestDetachNested(t *testing.T) {
+	r := vfstest.New(t, 2)
+	c := r.Caller
+	types := map[string]vfs.FSMaker{"tmpfs": tmpfs.Maker(1 << 30)}
+	for _, dir := range []string{"/a", "/a/b", "/a/b/c"} {
+		require.NoError(t, c.MkdirAt(at, dir, 0o755))
+		require.NoError(t, c.MountAt("none", dir, "tmpfs", 0, "", types))
+	}
+	require.Len(t, r.V.MountInfos(vfs.Path{}), 4)
+	require.NoError(t, c.UmountAt("/a", linux.MNT_DETACH))
+	require.Len(t, r.V.MountInfos(vfs.Path{}), 1, "reachable or not")
+	require.NoError(t, c.UnlinkAt(at, "/a", linux.AT_REMOVEDIR))
+}
+
 func TestChroot(t *testing.T) {
 	r := vfstest.New(t, 2)
 	c := r.Caller
