@@ -130,7 +130,7 @@ func (f *file) Write(c *vfs.Caller, d *vfs.Description, io *uio.IO, off *int64) 
 
 // mayWrite checks seals and limits, and cuts io to what they allow.
 func (f *file) mayWrite(c *vfs.Caller, pos int64, io *uio.IO, size int64) error {
-	if f.seals.Load()&(linux.F_SEAL_WRITE|linux.F_SEAL_FUTURE_WRITE) != 0 {
+	if f.Sealed() {
 		return linux.EPERM
 	}
 	if pos+io.Len() > size && f.seals.Load()&linux.F_SEAL_GROW != 0 {
@@ -159,12 +159,8 @@ func (f *file) writePage(io *uio.IO, pos int64) (int, error) {
 		return io.Read(f.fs.pool.Bytes(p)[in:])
 	}
 	// A whole page is written before it is there for others, so that it need not be cleared.
-	if err := f.fs.reserve(1); err != nil {
-		return 0, err
-	}
-	p, err := f.fs.pool.Alloc()
+	p, err := f.fs.take(false)
 	if err != nil {
-		f.fs.pages.Add(-1)
 		return 0, err
 	}
 	b := f.fs.pool.Bytes(p)
@@ -172,8 +168,7 @@ func (f *file) writePage(io *uio.IO, pos int64) (int, error) {
 	if n < pageSize {
 		f.fill(b[n:], pos+int64(n))
 		if n == 0 {
-			f.fs.pool.Unref(p)
-			f.fs.pages.Add(-1)
+			f.fs.give(p)
 			return 0, err
 		}
 	}
@@ -181,8 +176,7 @@ func (f *file) writePage(io *uio.IO, pos int64) (int, error) {
 	if q := f.pages.get(i); q != frame.None { // a page fault was faster
 		f.mu.Unlock()
 		copy(f.fs.pool.Bytes(q), b[:n])
-		f.fs.pool.Unref(p)
-		f.fs.pages.Add(-1)
+		f.fs.give(p)
 		return n, err
 	}
 	f.enter(i, p)
@@ -209,25 +203,18 @@ func (f *file) enter(i int64, p frame.Frame) {
 
 // add makes page i, with what is in base or zero, unless it is there. No page goes away meanwhile: io is locked, or mu.
 func (f *file) add(i int64) (frame.Frame, error) {
-	if err := f.fs.reserve(1); err != nil {
-		return frame.None, err
-	}
-	var p frame.Frame
-	var err error
-	if i*pageSize >= int64(len(f.base)) {
-		p, err = f.fs.pool.AllocZero()
-	} else if p, err = f.fs.pool.Alloc(); err == nil {
-		f.fill(f.fs.pool.Bytes(p), i*pageSize)
-	}
+	zero := i*pageSize >= int64(len(f.base))
+	p, err := f.fs.take(zero)
 	if err != nil {
-		f.fs.pages.Add(-1)
 		return frame.None, err
+	}
+	if !zero {
+		f.fill(f.fs.pool.Bytes(p), i*pageSize)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if q := f.pages.get(i); q != frame.None {
-		f.fs.pool.Unref(p)
-		f.fs.pages.Add(-1)
+		f.fs.give(p)
 		return q, nil
 	}
 	f.enter(i, p)
@@ -242,9 +229,8 @@ func (f *file) cut(first, last int64) {
 	f.mu.Unlock()
 	f.maps.Zap(uint64(first), uint64(last), true)
 	for _, p := range gone {
-		f.fs.pool.Unref(p)
+		f.fs.give(p)
 	}
-	f.fs.pages.Add(-int64(len(gone)))
 }
 
 // lastPage is beyond all pages of a file.
@@ -356,7 +342,7 @@ func (f *file) Allocate(c *vfs.Caller, d *vfs.Description, mode uint32, off, n i
 	f.io.Lock()
 	defer f.io.Unlock()
 	if mode&linux.FALLOC_FL_PUNCH_HOLE != 0 {
-		if f.seals.Load()&(linux.F_SEAL_WRITE|linux.F_SEAL_FUTURE_WRITE) != 0 {
+		if f.Sealed() {
 			return linux.EPERM
 		}
 		err := f.punch(off, n)

@@ -29,20 +29,15 @@ func (f *file) Page(index uint64, write bool) (frame.Frame, error) {
 
 // grow makes page i while others may write to, cut and punch the file.
 func (f *file) grow(i int64) error {
-	if err := f.fs.reserve(1); err != nil {
-		return err
-	}
-	p, err := f.fs.pool.AllocZero()
+	p, err := f.fs.take(true)
 	if err != nil {
-		f.fs.pages.Add(-1)
 		return err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	// The end may have moved since the caller looked: a page behind it would outlive the cut.
 	if f.pages.get(i) != frame.None || i*pageSize >= f.in.Size() {
-		f.fs.pool.Unref(p)
-		f.fs.pages.Add(-1)
+		f.fs.give(p)
 		return nil
 	}
 	f.fill(f.fs.pool.Bytes(p), i*pageSize)
@@ -71,7 +66,7 @@ func (f *file) Cached(index uint64, dst []frame.Frame) {
 // Sync implements vfs.Pager.
 func (f *file) Sync(uint64, uint64, bool) error { return nil }
 
-// Fsync has nothing to do: vfs.Syncer is not implemented, so that fsync(2) succeeds.
+// vfs.Syncer is not implemented: fsync(2) of a regular file succeeds without it.
 
 // Notify implements vfs.Pager.
 func (f *file) Notify() bool { return false }

@@ -188,13 +188,27 @@ func (f *FS) newInode(n vfs.NewFile) (*vfs.Inode, error) {
 	return in, nil
 }
 
-// reserve counts n more pages, or says linux.ENOSPC.
-func (f *FS) reserve(n int64) error {
-	if f.pages.Add(n) > f.limit && f.limit > 0 {
-		f.pages.Add(-n)
-		return linux.ENOSPC
+// take gets a page for a file, zeroed if so wanted, and counts it. Errors: linux.ENOSPC, and those of the pool.
+func (f *FS) take(zeroed bool) (frame.Frame, error) {
+	if f.pages.Add(1) > f.limit && f.limit > 0 {
+		f.pages.Add(-1)
+		return frame.None, linux.ENOSPC
 	}
-	return nil
+	alloc := f.pool.Alloc
+	if zeroed {
+		alloc = f.pool.AllocZero
+	}
+	p, err := alloc()
+	if err != nil {
+		f.pages.Add(-1)
+	}
+	return p, err
+}
+
+// give gives a page back.
+func (f *FS) give(p frame.Frame) {
+	f.pool.Unref(p)
+	f.pages.Add(-1)
 }
 
 // other is a device, FIFO or socket.
