@@ -44,10 +44,10 @@ type Dev struct {
 // New makes the file systems and registers the memory devices.
 func New(v *vfs.VFS, c Config) *Dev {
 	m := &memory{random: c.Random, log: c.Log}
-	for minor := range uint32(12) {
-		if m.known(minor) {
-			v.RegisterChar(1, minor, func(_ *vfs.Caller, d *vfs.Description, in *vfs.Inode, _ uint32) (vfs.File, error) {
-				return m.file(vfs.Minor(in.Rdev())), nil
+	for _, n := range nodes {
+		if n.major == 1 {
+			v.RegisterChar(1, n.minor, func(*vfs.Caller, *vfs.Description, *vfs.Inode, uint32) (vfs.File, error) {
+				return m.file(n.minor), nil
 			})
 		}
 	}
@@ -144,10 +144,6 @@ type memory struct {
 	random func([]byte)
 	log    func(string)
 	queue  wait.Queue // nothing happens there; but random can be polled, unlike null
-}
-
-func (m *memory) known(minor uint32) bool {
-	return minor == 3 || minor == 5 || minor == 7 || minor == 8 || minor == 9 || minor == 11
 }
 
 func (m *memory) file(minor uint32) vfs.File {

@@ -12,6 +12,7 @@ package hostfs
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -117,9 +118,7 @@ func (f *FS) path(d *vfs.Dentry) string {
 	for d = d.Parent(); d != f.root && d != d.Parent(); d = d.Parent() {
 		parts = append(parts, d.Name())
 	}
-	for i, j := 0, len(parts)-1; i < j; i, j = i+1, j-1 {
-		parts[i], parts[j] = parts[j], parts[i]
-	}
+	slices.Reverse(parts)
 	return strings.Join(parts, "/")
 }
 
