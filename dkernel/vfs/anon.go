@@ -49,16 +49,8 @@ func (v *VFS) NewAnon(c *Caller, kind string) *Dentry {
 // NewNameless opens a file without a name: f is its behaviour, flags the access mode and status flags, of which the Mode is
 // derived; m adds to it (Stream). The description has one reference; install it with FDTable.Install.
 func (c *Caller) NewNameless(dn *Dentry, f File, flags uint32, m Mode) *Description {
-	switch flags & linux.O_ACCMODE {
-	case linux.O_RDONLY:
-		m |= Readable
-	case linux.O_WRONLY:
-		m |= Writable
-	case linux.O_RDWR:
-		m |= Readable | Writable
-	}
 	dn.inode.Ref()
-	d := c.FS.v.newDescription(c, Path{Dentry: dn}, flags&^linux.O_CLOEXEC, m)
+	d := c.FS.v.newDescription(c, Path{Dentry: dn}, flags&^linux.O_CLOEXEC, m|access(flags))
 	d.file = f
 	return d
 }

@@ -44,7 +44,6 @@ const (
 	Writable
 	Stream   // no position: read(2) gets a nil offset, lseek(2) and pread(2) fail with ESPIPE
 	PathOnly // O_PATH
-	NoPread  // seekable, but pread(2) and pwrite(2) fail with ESPIPE
 	execDeny // writing to the inode is denied while this is open
 	counted  // it counts as a writer of the inode
 	quiet    // opening failed: closing says nothing
@@ -216,14 +215,8 @@ func (d *Description) Write(c *Caller, io *uio.IO) (int64, error) {
 
 // Pread is pread64(2) and preadv(2).
 func (d *Description) Pread(c *Caller, io *uio.IO, off int64) (int64, error) {
-	if off < 0 {
-		return 0, linux.EINVAL
-	}
-	if d.mode&(Stream|NoPread) != 0 {
-		return 0, linux.ESPIPE
-	}
-	if d.mode&Readable == 0 {
-		return 0, linux.EBADF
+	if err := d.mayAt(off, Readable); err != nil {
+		return 0, err
 	}
 	c.pos = off
 	return d.read(c, io, &c.pos)
@@ -231,24 +224,39 @@ func (d *Description) Pread(c *Caller, io *uio.IO, off int64) (int64, error) {
 
 // Pwrite is pwrite64(2) and pwritev(2). With O_APPEND it appends, as on Linux.
 func (d *Description) Pwrite(c *Caller, io *uio.IO, off int64) (int64, error) {
-	if off < 0 {
-		return 0, linux.EINVAL
-	}
-	if d.mode&(Stream|NoPread) != 0 {
-		return 0, linux.ESPIPE
-	}
-	if d.mode&Writable == 0 {
-		return 0, linux.EBADF
+	if err := d.mayAt(off, Writable); err != nil {
+		return 0, err
 	}
 	c.pos = off
 	return d.write(c, io, &c.pos)
 }
 
-// read and write are what is common to all kinds of reading and writing: the size limit and inotify.
-func (d *Description) read(c *Caller, io *uio.IO, off *int64) (int64, error) {
+// mayAt is the check of pread and pwrite; way is Readable or Writable.
+func (d *Description) mayAt(off int64, way Mode) error {
+	switch {
+	case off < 0:
+		return linux.EINVAL
+	case d.mode&Stream != 0:
+		return linux.ESPIPE
+	case d.mode&way == 0:
+		return linux.EBADF
+	}
+	return nil
+}
+
+// limit cuts io to what one call moves. linux.EINVAL if that would reach beyond the largest position.
+func limit(io *uio.IO, off *int64) error {
 	io.Limit(linux.MAX_RW_COUNT)
 	if off != nil && *off+io.Len() < 0 {
-		return 0, linux.EINVAL
+		return linux.EINVAL
+	}
+	return nil
+}
+
+// read and write are what is common to all kinds of reading and writing: the size limit and inotify.
+func (d *Description) read(c *Caller, io *uio.IO, off *int64) (int64, error) {
+	if err := limit(io, off); err != nil {
+		return 0, err
 	}
 	n, err := d.file.Read(c, d, io, off)
 	if n > 0 && d.inode.watched() {
@@ -258,9 +266,8 @@ func (d *Description) read(c *Caller, io *uio.IO, off *int64) (int64, error) {
 }
 
 func (d *Description) write(c *Caller, io *uio.IO, off *int64) (int64, error) {
-	io.Limit(linux.MAX_RW_COUNT)
-	if off != nil && *off+io.Len() < 0 {
-		return 0, linux.EINVAL
+	if err := limit(io, off); err != nil {
+		return 0, err
 	}
 	n, err := d.file.Write(c, d, io, off)
 	if n > 0 && d.inode.watched() {

@@ -92,25 +92,6 @@ func (c *Caller) WriteV2(fd int, io *uio.IO, off int64, flags uint32) (n int64, 
 	return n, err
 }
 
-// ReadKernel reads at off whatever the description was opened for: execve(2) reads programs that can only be executed.
-func (d *Description) ReadKernel(c *Caller, p []byte, off int64) (int, error) {
-	if d.mode&(Stream|NoPread|PathOnly) != 0 {
-		return 0, linux.EACCES
-	}
-	var io uio.IO
-	done := 0
-	c.pos = off
-	for done < len(p) {
-		io.Bytes(p[done:])
-		n, err := d.read(c, &io, &c.pos)
-		done += int(n)
-		if err != nil || n == 0 {
-			return done, err
-		}
-	}
-	return done, nil
-}
-
 // Lseek is lseek(2).
 func (c *Caller) Lseek(fd int, off int64, whence int) (int64, error) {
 	r, err := c.Files.Get(fd)

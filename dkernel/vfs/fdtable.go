@@ -212,7 +212,7 @@ func (t *FDTable) finish(c *Caller, d *Description) (err error) {
 			err = f.Flush(c, d)
 		}
 		if t.locked.Load() {
-			d.inode.dropPosix(t)
+			d.inode.dropLocks(t)
 		}
 	}
 	d.Unref()

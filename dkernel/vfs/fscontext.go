@@ -20,13 +20,7 @@ type FSContext struct {
 type places struct{ root, cwd Path }
 
 // NewFSContext is the context of the first process: root and working directory are the root of the tree.
-func (v *VFS) NewFSContext() *FSContext {
-	f := &FSContext{v: v}
-	root := v.Root()
-	f.at.Store(&places{root, root})
-	f.umask.Store(0o022)
-	return f
-}
+func (v *VFS) NewFSContext() *FSContext { return v.NewFSContextAt(v.Root()) }
 
 // NewFSContextAt is a context whose root and working directory are root.
 func (v *VFS) NewFSContextAt(root Path) *FSContext {

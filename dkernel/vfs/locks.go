@@ -311,13 +311,8 @@ func (p *posixState) await(me, old, next *FDTable) error {
 	return nil
 }
 
-// dropPosix drops the POSIX locks of t, one of whose descriptors of in was closed.
-func (in *Inode) dropPosix(t *FDTable) { in.dropOwner(t) }
-
-// dropLocks drops the OFD locks and the flock of d.
-func (in *Inode) dropLocks(d *Description) { in.dropOwner(d) }
-
-func (in *Inode) dropOwner(owner any) {
+// dropLocks drops the POSIX locks of an *FDTable, one of whose descriptors of in was closed, or the OFD locks and the flock of a *Description.
+func (in *Inode) dropLocks(owner any) {
 	l := in.locks.Load()
 	if l == nil {
 		return

@@ -63,12 +63,6 @@ func (d *Description) Object(shared bool, prot int) (mm.Object, error) {
 	return (*object)(d), nil
 }
 
-// DescriptionOf is the description behind an object of this package, or nil.
-func DescriptionOf(o mm.Object) *Description {
-	x, _ := o.(*object)
-	return (*Description)(x)
-}
-
 func (d *Description) pager() Pager {
 	if p, ok := d.file.(Pager); ok {
 		return p

@@ -3,7 +3,6 @@ package vfs
 import (
 	"strings"
 
-	"dinos/dkernel/cred"
 	"dinos/kernel/linux"
 )
 
@@ -224,11 +223,6 @@ func (c *Caller) openTmp(dir Path, flags, mode uint32) (*Description, error) {
 	return out, err
 }
 
-// OpenPath opens the file at p, without following links: for /proc/self/exe, execve and the like.
-func (c *Caller) OpenPath(p Path, flags uint32) (*Description, error) {
-	return c.openPath(p, flags, false)
-}
-
 // openPath opens what was found. made says that it was just created, so that its permissions do not matter.
 func (c *Caller) openPath(p Path, flags uint32, made bool) (*Description, error) {
 	in := p.Dentry.inode
@@ -244,15 +238,7 @@ func (c *Caller) openPath(p Path, flags uint32, made bool) (*Description, error)
 	if !in.TryRef() {
 		return nil, linux.ENOENT
 	}
-	var m Mode
-	switch flags & linux.O_ACCMODE {
-	case linux.O_RDONLY:
-		m = Readable
-	case linux.O_WRONLY:
-		m = Writable
-	case linux.O_RDWR:
-		m = Readable | Writable
-	}
+	m := access(flags)
 	if m&Writable != 0 && in.Type() == linux.S_IFREG {
 		if err := in.addWriter(); err != nil {
 			in.Unref()
@@ -263,16 +249,25 @@ func (c *Caller) openPath(p Path, flags uint32, made bool) (*Description, error)
 	keep := flags &^ (linux.O_CREAT | linux.O_EXCL | linux.O_NOCTTY | linux.O_TRUNC | linux.O_CLOEXEC)
 	d := c.FS.v.newDescription(c, p, keep|linux.O_LARGEFILE, m)
 	if err := c.openFile(d, flags); err != nil {
-		// Nothing was opened, so that nothing is closed; but the counts go back.
-		d.file = BaseFile{}
-		d.mode |= quiet
-		d.Unref()
 		return nil, err
 	}
 	if in.watched() || p.Dentry.Parent().inode.watched() {
 		d.notify(linux.IN_OPEN)
 	}
 	return d, nil
+}
+
+// access is the Mode of the access mode in flags.
+func access(flags uint32) Mode {
+	switch flags & linux.O_ACCMODE {
+	case linux.O_RDONLY:
+		return Readable
+	case linux.O_WRONLY:
+		return Writable
+	case linux.O_RDWR:
+		return Readable | Writable
+	}
+	return 0
 }
 
 // mayOpen is the check of permissions.
@@ -314,8 +309,19 @@ func (c *Caller) mayOpen(p Path, flags *uint32, made bool) error {
 	return nil
 }
 
-// openFile gets the behaviour of d.
-func (c *Caller) openFile(d *Description, flags uint32) (err error) {
+// openFile gets the behaviour of d, which it releases after an error.
+func (c *Caller) openFile(d *Description, flags uint32) error {
+	err := c.behaviour(d, flags)
+	if err != nil {
+		// Nothing was opened, so that nothing is closed; but the counts go back.
+		d.file = BaseFile{}
+		d.mode |= quiet
+		d.Unref()
+	}
+	return err
+}
+
+func (c *Caller) behaviour(d *Description, flags uint32) (err error) {
 	in := d.inode
 	switch in.Type() {
 	case linux.S_IFCHR, linux.S_IFBLK:
@@ -400,27 +406,7 @@ func (c *Caller) OpenExec(dirfd int, path string, flags int) (*Description, erro
 	}
 	d := c.FS.v.newDescription(c, p, linux.O_LARGEFILE, Readable|execDeny)
 	if err := c.openFile(d, 0); err != nil {
-		d.file = BaseFile{}
-		d.mode |= quiet
-		d.Unref()
 		return nil, err
 	}
 	return d, nil
-}
-
-// Suid tells which ids a program gets from the file d by its setuid and setgid bits: those of cr where it has none, or its mount
-// forbids it, or cr has no_new_privs.
-func (d *Description) Suid(cr *cred.Cred) (uid, gid uint32) {
-	uid, gid = cr.EUID, cr.EGID
-	if d.path.Mount != nil && d.path.Mount.Flags()&linux.MS_NOSUID != 0 || cr.NoNewPrivs {
-		return uid, gid
-	}
-	m := d.inode.Mode()
-	if m&linux.S_ISUID != 0 {
-		uid = d.inode.UID()
-	}
-	if m&linux.S_ISGID != 0 && m&linux.S_IXGRP != 0 {
-		gid = d.inode.GID()
-	}
-	return uid, gid
 }

@@ -188,7 +188,7 @@ func (c *Caller) Splice(infd int, inOff *int64, outfd int, outOff *int64, n int6
 			return 0, linux.EINVAL
 		case isIn && inOff != nil, isOut && outOff != nil:
 			return 0, linux.ESPIPE
-		case inOff != nil && t.in.mode&(Stream|NoPread) != 0, outOff != nil && t.out.mode&(Stream|NoPread) != 0:
+		case inOff != nil && t.in.mode&Stream != 0, outOff != nil && t.out.mode&Stream != 0:
 			return 0, linux.EINVAL
 		case inOff != nil && *inOff < 0, outOff != nil && *outOff < 0:
 			return 0, linux.EINVAL

@@ -103,7 +103,6 @@ type FS struct {
 	dev     uint64
 	lastIno atomic.Uint64
 	root    *Dentry
-	rename  sync.Mutex // moves between directories of this file system, after VFS.renaming
 }
 
 // FSConfig describes a file system.

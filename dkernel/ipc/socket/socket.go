@@ -41,11 +41,6 @@ type Family interface {
 	Pair(c *vfs.Caller, typ, protocol int) (a, b Socket, err error)
 }
 
-// Describer is a Socket that wants to know its description.
-type Describer interface {
-	Described(d *vfs.Description)
-}
-
 // MaxAddr is how long an address can be: struct sockaddr_storage.
 const MaxAddr = 128
 
@@ -155,9 +150,6 @@ func install(c *vfs.Caller, s Socket, status uint32, cloexec bool) (int, error) 
 	dn := c.FS.VFS().NewSocket(c)
 	d := c.NewNameless(dn, s, linux.O_RDWR|status, vfs.Stream)
 	dn.Inode().Unref()
-	if x, ok := s.(Describer); ok {
-		x.Described(d)
-	}
 	fd, err := c.Files.Install(d, 0, c.OpenLimit, cloexec)
 	if err != nil {
 		d.Unref()

@@ -1,7 +1,6 @@
 package procfs
 
 import (
-	"encoding/binary"
 	"fmt"
 	"strconv"
 	"strings"
@@ -407,13 +406,4 @@ func (f *memFile) Seek(_ *vfs.Caller, _ *vfs.Description, cur, off int64, whence
 		return off, nil
 	}
 	return vfs.SeekIn(cur, off, whence, 0)
-}
-
-// AppendAuxv encodes an auxiliary vector as /proc/PID/auxv and a program's stack have it.
-func AppendAuxv(b []byte, pairs [][2]uint64) []byte {
-	for _, p := range pairs {
-		b = binary.LittleEndian.AppendUint64(b, p[0])
-		b = binary.LittleEndian.AppendUint64(b, p[1])
-	}
-	return b
 }

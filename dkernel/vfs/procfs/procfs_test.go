@@ -1,6 +1,7 @@
 package procfs_test
 
 import (
+	"encoding/binary"
 	"fmt"
 	"slices"
 	"strconv"
@@ -91,7 +92,12 @@ func (p *process) Limits() (l [linux.RLIM_NLIMITS]linux.Rlimit) {
 	}
 	return l
 }
-func (p *process) Auxv() []byte { return procfs.AppendAuxv(nil, [][2]uint64{{6, 4096}, {0, 0}}) }
+func (p *process) Auxv() (b []byte) {
+	for _, v := range []uint64{6, 4096, 0, 0} {
+		b = binary.LittleEndian.AppendUint64(b, v)
+	}
+	return b
+}
 func (p *process) SetComm(s string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
