@@ -91,7 +91,7 @@ func New(c Config) (*Pool, error) {
 // Alloc returns a frame with one reference and undefined contents. The error is linux.ENOMEM. It may block while more memory is
 // asked for.
 func (p *Pool) Alloc() (Frame, error) {
-	s := &p.shards[shardIndex()]
+	s := &p.shards[StackHash()>>(64-shardBits)]
 	for {
 		s.mu.Lock()
 		if s.n == 0 {
@@ -138,7 +138,7 @@ func (p *Pool) Unref(f Frame) {
 	} else if n < 0 {
 		panic(fmt.Sprintf("frame: frame %#x freed twice", uint64(f)))
 	}
-	s := &p.shards[shardIndex()]
+	s := &p.shards[StackHash()>>(64-shardBits)]
 	var back *slice
 	s.mu.Lock()
 	if s.n == len(s.frames) {

@@ -2,11 +2,11 @@ package frame
 
 import "unsafe"
 
-// shardIndex is a number below shards that is mostly the same for a goroutine and different for different ones: from where its
-// stack is. The runtime does not tell which processor this is.
-func shardIndex() uint64 {
+// StackHash is a number that is mostly the same for a goroutine and different for different ones, to spread them over caches and
+// counters: from where its stack is. The runtime does not tell which processor this is. The highest bits are the best.
+func StackHash() uint64 {
 	var here byte
-	return uint64(uintptr(unsafe.Pointer(&here))>>13) * 0x9e3779b97f4a7c15 >> 61
+	return uint64(uintptr(unsafe.Pointer(&here))>>13) * 0x9e3779b97f4a7c15 // Fibonacci hashing (Knuth, TAOCP 3, 6.4)
 }
 
 // misaligned reports whether b does not start on a page border.

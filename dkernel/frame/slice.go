@@ -9,8 +9,9 @@ import (
 )
 
 const (
-	shards = 8  // caches of free frames; goroutines spread over them
-	batch  = 32 // frames that move between a shard and the slices at a time
+	shardBits = 3
+	shards    = 1 << shardBits // caches of free frames; goroutines spread over them
+	batch     = 32             // frames that move between a shard and the slices at a time
 )
 
 // shard caches free frames.

@@ -101,7 +101,7 @@ type logged struct {
 
 // take returns the index of a free handle.
 func (l *logged) take() int {
-	for i := int(stackIndex()); ; i++ {
+	for i := int(frame.StackHash() >> 56); ; i++ {
 		k := i % l.n
 		if s := &l.handles[k]; !s.busy.Load() && s.busy.CompareAndSwap(false, true) {
 			return k

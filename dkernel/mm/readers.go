@@ -4,6 +4,8 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+
+	"dinos/dkernel/frame"
 )
 
 // readers lets goroutines walk the page tables and use the frames they find without a lock: what was taken out of the tables is freed
@@ -17,7 +19,10 @@ type readers struct {
 	mu    sync.Mutex // one waits at a time
 }
 
-const readerSlots = 4
+const (
+	readerBits  = 2
+	readerSlots = 1 << readerBits
+)
 
 // readerSlot has counters on a cache line of their own.
 type readerSlot struct {
@@ -29,7 +34,7 @@ type readerSlot struct {
 type token struct{ c *atomic.Int64 }
 
 func (r *readers) enter() token {
-	c := &r.slots[stackIndex()%readerSlots].in[r.epoch.Load()&1]
+	c := &r.slots[frame.StackHash()>>(64-readerBits)].in[r.epoch.Load()&1]
 	c.Add(1)
 	return token{c}
 }
