@@ -167,7 +167,7 @@ func (c *Cluster) changed(peer int, s layout.State) {
 	c.do(StoreEpoch{c.epoch})
 	info := c.info(peer)
 	info.State = uint8(s)
-	msg := &proto.Membership{Epoch: c.epoch, Member: info, Reason: cut(c.members[peer].reason, proto.MaxText)}
+	msg := &proto.Membership{Epoch: c.epoch, Member: info, Reason: proto.CutText(c.members[peer].reason)}
 	for i := range c.members {
 		if i != peer && c.members[i].status == up {
 			c.do(Notify{i, msg})
@@ -210,8 +210,6 @@ func (c *Cluster) info(peer int) proto.Member {
 	}
 	return i
 }
-
-func cut(s string, n int) string { return s[:min(len(s), n)] }
 
 // register serves Register.
 func (c *Cluster) register(r *Request, q *proto.Register) {
@@ -296,7 +294,7 @@ func (c *Cluster) leave(r *Request, q *proto.Leave) {
 	m := &c.members[r.From]
 	gen := m.info.Generation
 	c.heard(r.From)
-	m.status, m.reason = dead, cut("left: "+q.Reason, proto.MaxText) // no way back, should the next step fail
+	m.status, m.reason = dead, proto.CutText("left: "+q.Reason) // no way back, should the next step fail
 	c.do(StoreFence{r.From, gen})
 	c.changed(r.From, layout.StateDown)
 	c.gone(r.From)
@@ -356,7 +354,7 @@ func (c *Cluster) fence(r *Request, q *proto.Fence) {
 func (c *Cluster) reply(r *Request, m proto.Message) { c.do(Reply{Token: r.Token, Message: m}) }
 
 func (c *Cluster) refuse(r *Request, code proto.Code, format string, args ...any) {
-	c.do(Reply{Token: r.Token, Err: &proto.ErrorReply{Code: code, Text: cut(fmt.Sprintf(format, args...), proto.MaxText)}})
+	c.do(Reply{Token: r.Token, Err: &proto.ErrorReply{Code: code, Text: proto.CutText(fmt.Sprintf(format, args...))}})
 }
 
 // fail answers with an error of the table or the scheduler.

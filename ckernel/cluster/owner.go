@@ -393,7 +393,7 @@ func (c *Cluster) Audit() (*grant.Report, []string) {
 		list = list[:proto.MaxList]
 	}
 	for i := range list {
-		list[i] = cut(list[i], proto.MaxText)
+		list[i] = proto.CutText(list[i])
 	}
 	return p, list
 }

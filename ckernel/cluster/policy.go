@@ -145,3 +145,5 @@ func (c *Cluster) schedExplain(r *Request, q *proto.SchedExplain) {
 	}
 	c.reply(r, &proto.SchedExplainReply{Text: []byte(cut(text, proto.MaxData))})
 }
+
+func cut(s string, n int) string { return s[:min(len(s), n)] }

@@ -74,8 +74,8 @@ func (s *Server) logLine(r *rpc.Request, q *proto.LogLine, _ *proto.Done) error 
 	}
 	s.journal.add(line{time: q.TimeNs, machine: from, text: q.Text})
 	if host, err := s.peer.Conn(s.rack.Host()); err == nil && from != s.rack.Host() {
-		text := s.peer.Name(from) + ": " + q.Text
-		_ = host.Event(&proto.LogLine{TimeNs: q.TimeNs, CPU: q.CPU, Level: q.Level, Text: text[:min(len(text), proto.MaxText)]})
+		text := proto.CutText(s.peer.Name(from) + ": " + q.Text)
+		_ = host.Event(&proto.LogLine{TimeNs: q.TimeNs, CPU: q.CPU, Level: q.Level, Text: text})
 	}
 	return nil
 }

@@ -233,7 +233,7 @@ func (s *Server) processes(r *rpc.Request, a *proto.StatusReply) {
 			err = c.Call(ctx, &proto.Status{Processes: true}, &one, min(s.remaining(r), time.Second))
 		}
 		if err != nil {
-			a.Problems = append(a.Problems, "processes of "+s.peer.Name(i)+": "+err.Error())
+			a.Problems = append(a.Problems, proto.CutText("processes of "+s.peer.Name(i)+": "+err.Error()))
 			continue
 		}
 		room := proto.MaxList - len(a.Processes)

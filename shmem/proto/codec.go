@@ -168,6 +168,9 @@ func (c *codec) length(n, max int) int {
 	return int(v)
 }
 
+// CutText makes a text for people, such as an error, fit into a field of MaxText bytes.
+func CutText(s string) string { return s[:min(len(s), MaxText)] }
+
 func (c *codec) str(p *string, max int) *codec {
 	n := c.length(len(*p), max)
 	if !c.decoding {

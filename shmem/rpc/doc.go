@@ -107,8 +107,6 @@ func toReply(err error) *proto.ErrorReply {
 	case errors.Is(err, ErrTimeout), errors.Is(err, context.DeadlineExceeded):
 		r.Code = proto.CodeTimeout
 	}
-	if len(r.Text) > proto.MaxText {
-		r.Text = r.Text[:proto.MaxText]
-	}
+	r.Text = proto.CutText(r.Text)
 	return r
 }
