@@ -221,11 +221,3 @@ func Ask(m *layout.Machine, c Command) { m.Mailbox[MailCommand].Store(c.Word()) 
 
 // Done reports whether m is done with c.
 func Done(m *layout.Machine, c Command) bool { return m.Mailbox[MailDone].Load() == c.Word() }
-
-// Null answers null calls, at once.
-func Null(m *rpc.Mux) {
-	rpc.Handle(m, rpc.Inline, func(_ *rpc.Request, q *proto.Null, a *proto.NullReply) error {
-		a.Payload = q.Payload
-		return nil
-	})
-}

@@ -29,7 +29,6 @@ type call struct {
 	typ      proto.Type
 	reply    proto.Message
 	err      error
-	window   uint32        // of an accepted stream
 	parked   atomic.Uint32 // 1 while the caller sleeps until there is a value in wake
 	wake     chan struct{}
 	index    uint32

@@ -200,7 +200,6 @@ func (c *Conn) complete(f proto.Frame, body []byte) error {
 		c.dropStream(f.ID)
 	} else {
 		k.err = c.coder.Decode(body, k.reply)
-		k.window = f.Arg
 	}
 	if f.Kind == proto.KindAccept && k.err == nil {
 		c.accepted(f.ID, f.Arg)

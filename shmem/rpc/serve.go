@@ -59,6 +59,14 @@ func Handle[Q, R any, PQ interface {
 	m.put(PQ(new(Q)).Type(), h, PR(new(R)), false)
 }
 
+// HandleNull has m answer null calls, at once.
+func HandleNull(m *Mux) {
+	Handle(m, Inline, func(_ *Request, q *proto.Null, a *proto.NullReply) error {
+		a.Payload = q.Payload
+		return nil
+	})
+}
+
 // HandleStream has f serve streams that are opened by requests of Q's type, each in a goroutine of its own. f accepts the stream
 // and moves data; when it returns, the stream ends, with its error if that is not nil.
 func HandleStream[Q any, PQ interface {
