@@ -32,9 +32,11 @@ type Source struct {
 	count uint64
 	fail  func(error) // told of slices that could not be given back
 
-	mu    sync.Mutex
-	spare []proto.Slice          // granted and not taken
-	held  map[uint64]proto.Slice // taken, by frame's number
+	taking sync.Mutex    // held while the ckernel is asked; before mu
+	spare  []proto.Slice // granted and not taken; guarded by taking
+
+	mu   sync.Mutex             // held for moments: Give must not wait for the ckernel
+	held map[uint64]proto.Slice // taken, by frame's number; guarded by mu
 }
 
 var _ frame.Source = (*Source)(nil)
@@ -47,8 +49,8 @@ func New(node Node, k *layout.Rack, self int, fail func(error)) *Source {
 
 // Take implements frame.Source. The errors are those of the control plane.
 func (s *Source) Take() (uint64, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.taking.Lock()
+	defer s.taking.Unlock()
 	if len(s.spare) == 0 {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
@@ -69,7 +71,9 @@ func (s *Source) Take() (uint64, error) {
 	sl := s.spare[len(s.spare)-1]
 	s.spare = s.spare[:len(s.spare)-1]
 	n := s.first + sl.Slice
+	s.mu.Lock()
 	s.held[n] = sl
+	s.mu.Unlock()
 	return n, nil
 }
 

@@ -20,11 +20,15 @@ type ckernel struct {
 	held map[uint64]uint64
 	n    uint64
 	back chan struct{}
+	ask  func() // called by RequestSlices
 }
 
 var errNone = errors.New("none left")
 
 func (c *ckernel) RequestSlices(_ context.Context, w proto.Want, least, most int) (list []proto.Slice, err error) {
+	if c.ask != nil {
+		c.ask()
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if w.Machine != 2 || len(c.free) < least {
@@ -53,16 +57,20 @@ func (c *ckernel) ReleaseSlices(_ context.Context, list []proto.Slice) error {
 	return nil
 }
 
-func TestSource(t *testing.T) {
+func newSource(t *testing.T, n uint64) (*Source, *ckernel, *layout.Rack, region.Region) {
 	mem, err := region.New(region.Slab(64 << 20))
 	require.NoError(t, err)
 	k, err := layout.Format(mem, layout.Config{Machines: 4, Logs: layout.NoLogs}, 1)
 	require.NoError(t, err)
 	c := &ckernel{held: map[uint64]uint64{}, back: make(chan struct{}, 100)}
-	for i := range uint64(6) {
+	for i := range n {
 		c.free = append(c.free, i)
 	}
-	s := New(c, k, 2, func(err error) { t.Error(err) })
+	return New(c, k, 2, func(err error) { t.Error(err) }), c, k, mem
+}
+
+func TestSource(t *testing.T) {
+	s, c, k, mem := newSource(t, 6)
 	got := map[uint64]bool{}
 	for range 6 {
 		n, err := s.Take()
@@ -72,7 +80,7 @@ func TestSource(t *testing.T) {
 		require.GreaterOrEqual(t, n*(2<<20), uint64(k.Slices.Off))
 		require.LessOrEqual(t, (n+1)*(2<<20), mem.Len())
 	}
-	_, err = s.Take()
+	_, err := s.Take()
 	require.ErrorIs(t, err, errNone)
 	for n := range got {
 		s.Give(n)
@@ -91,4 +99,18 @@ func TestSource(t *testing.T) {
 	s.fail = func(err error) { told = err }
 	s.Give(1)
 	require.ErrorContains(t, told, "was not taken")
+}
+
+// TestGiveWhileAsked: to give a slice back does not wait for the ckernel's answer to who asks for one.
+func TestGiveWhileAsked(t *testing.T) {
+	s, c, _, _ := newSource(t, 1)
+	n, err := s.Take()
+	require.NoError(t, err)
+	c.ask = func() {
+		s.Give(n)
+		<-c.back
+	}
+	again, err := s.Take()
+	require.NoError(t, err)
+	require.Equal(t, n, again)
 }
