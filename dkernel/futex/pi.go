@@ -348,8 +348,8 @@ func (t *Table) Revive(o *Owner) {
 
 // WaitRequeuePI is FUTEX_WAIT_REQUEUE_PI: it sleeps at addr, is moved to the PI futex at lock by CmpRequeuePI, and returns when it owns
 // that.
-func (t *Table) WaitRequeuePI(c *Call, addr, lock uint64, shared bool, val, bits uint32) error {
-	if addr == lock || bits == 0 {
+func (t *Table) WaitRequeuePI(c *Call, addr, lock uint64, shared bool, val uint32) error {
+	if addr == lock {
 		return linux.EINVAL
 	}
 	key, target, err := t.keys(c.Mem, addr, lock, shared, true)
@@ -360,7 +360,6 @@ func (t *Table) WaitRequeuePI(c *Call, addr, lock uint64, shared bool, val, bits
 		return linux.EINVAL
 	}
 	w := c.Waiter
-	w.bits = bits
 	w.piWaiter = piWaiter{owner: c.Owner, mem: c.Mem, addr: lock, requeuePI: true, target: target}
 	if err := t.prepare(c, w, addr, val, key); err != nil {
 		w.piWaiter = piWaiter{}
@@ -410,10 +409,7 @@ func (t *Table) CmpRequeuePI(mem Memory, from, to uint64, shared bool, nWake, nM
 	defer b2.waiting.Add(-1)
 	lock2(b1, b2)
 	defer unlock2(b1, b2)
-	if v, err := mem.Load32(from); err != nil || v != cmp {
-		if err == nil {
-			err = linux.EAGAIN
-		}
+	if err := compare(mem, from, cmp); err != nil {
 		return 0, err
 	}
 	done := 0

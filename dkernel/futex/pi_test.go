@@ -151,7 +151,7 @@ func TestRequeuePI(t *testing.T) {
 	var ws []waiter
 	for i := range 3 {
 		w := waiter{p.thread(uint32(20 + i)), make(chan error, 1)}
-		go func() { w.ch <- p.WaitRequeuePI(&w.Call, 4, 8, false, 0, any32) }()
+		go func() { w.ch <- p.WaitRequeuePI(&w.Call, 4, 8, false, 0) }()
 		until(t, func() bool { return queued(p.Table) == i+1 })
 		ws = append(ws, w)
 	}
@@ -175,8 +175,8 @@ func TestRequeuePI(t *testing.T) {
 	require.Zero(t, p.Waiting())
 	// Before it is moved, an interruption starts it anew.
 	ws[0].interrupt()
-	require.Equal(t, linux.ERESTARTNOINTR, p.WaitRequeuePI(&ws[0].Call, 4, 8, false, 0, any32))
-	require.Equal(t, linux.EINVAL, p.WaitRequeuePI(&ws[0].Call, 4, 4, false, 0, any32))
+	require.Equal(t, linux.ERESTARTNOINTR, p.WaitRequeuePI(&ws[0].Call, 4, 8, false, 0))
+	require.Equal(t, linux.EINVAL, p.WaitRequeuePI(&ws[0].Call, 4, 4, false, 0))
 }
 
 // Threads lock, time out, and die, at random. Nobody is in twice, and whoever waits gets it in the end.

@@ -147,16 +147,21 @@ func aligned(addrs ...uint64) error {
 	return nil
 }
 
+// compare fails with linux.EAGAIN if the word at addr is not val.
+func compare(mem Memory, addr uint64, val uint32) error {
+	v, err := mem.Load32(addr)
+	if err == nil && v != val {
+		err = linux.EAGAIN
+	}
+	return err
+}
+
 // prepare makes w wait for key if the word at addr is val: linux.EAGAIN if it is not.
 func (t *Table) prepare(c *Call, w *Waiter, addr uint64, val uint32, key Key) error {
 	b := t.bucket(key)
 	b.waiting.Add(1)
 	b.mu.Lock()
-	v, err := c.Mem.Load32(addr)
-	if err == nil && v != val {
-		err = linux.EAGAIN
-	}
-	if err != nil {
+	if err := compare(c.Mem, addr, val); err != nil {
 		b.waiting.Add(-1)
 		b.mu.Unlock()
 		return err
@@ -181,10 +186,7 @@ func (t *Table) Wait(c *Call, addr uint64, shared bool, val, bits uint32) error 
 		return err
 	}
 	// Once without the lock: the page is there after that, and whoever comes too late does not disturb others.
-	if v, err := c.Mem.Load32(addr); err != nil || v != val {
-		if err == nil {
-			err = linux.EAGAIN
-		}
+	if err := compare(c.Mem, addr, val); err != nil {
 		return err
 	}
 	w := c.Waiter
@@ -350,10 +352,7 @@ func (t *Table) Requeue(mem Memory, from, to uint64, shared bool, nWake, nMove i
 	lock2(b1, b2)
 	defer unlock2(b1, b2)
 	if cmp != nil {
-		if v, err := mem.Load32(from); err != nil || v != *cmp {
-			if err == nil {
-				err = linux.EAGAIN
-			}
+		if err := compare(mem, from, *cmp); err != nil {
 			return 0, err
 		}
 	}

@@ -99,7 +99,7 @@ func (t *Thread) futexSleep(cmd int32, addr uint64, shared bool, val uint32, add
 	table := t.sys.futex
 	switch cmd {
 	case linux.FUTEX_WAIT_REQUEUE_PI:
-		return table.WaitRequeuePI(c, addr, addr2, shared, val, linux.FUTEX_BITSET_MATCH_ANY)
+		return table.WaitRequeuePI(c, addr, addr2, shared, val)
 	case linux.FUTEX_LOCK_PI, linux.FUTEX_LOCK_PI2:
 		return table.LockPI(c, addr, shared, false)
 	}
