@@ -13,7 +13,7 @@
 //
 //	System.tree    who is whose parent, in which group and session; zombies; the pid table's changes
 //	Process.mu     threads, signals, stops, limits, timers of a process; of two processes never both
-//	signal.Actions its own lock
+//	signal.Actions its own lock; so have users, the pid table and the names of uname(2)
 //	the locks of package wait and of the injected clock
 //
 // No lock is held while user memory is touched or an interface given by others (vfs, Config's hooks but Kick) is called.

@@ -135,14 +135,11 @@ func (p *Process) place(i *procfs.Info) bool {
 // use fills in what was used. p.mu is locked.
 func (e *entry) use(i *procfs.Info) {
 	p := e.p
-	u, w := p.dead, p.waited
+	var u, w usage
 	if e.t != nil {
-		u, w = e.t.used(), usage{}
+		u = e.t.used()
 	} else {
-		p.each(func(t *Thread) {
-			x := t.used()
-			u.add(&x)
-		})
+		u, w = p.usedLocked(), p.waited
 	}
 	i.User, i.System, i.ChildUser, i.ChildSystem = u.utime, u.stime, w.utime, w.stime
 	i.MinorFaults, i.MajorFaults = uint64(u.minflt), uint64(u.majflt)

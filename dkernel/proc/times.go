@@ -43,30 +43,38 @@ func (t *Thread) used() usage {
 		nvcsw: t.nvcsw.Load(), nivcsw: t.nivcsw.Load()}
 }
 
-// used is what all threads of the process have used, those that ended included.
+// used is what all threads of the process have used, those that ended included; maxrss is that of programs that it ran before, or of a
+// zombie's last one.
 func (p *Process) used() usage {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.usedLocked()
 }
 
+// usedLocked is used with mu locked.
 func (p *Process) usedLocked() usage {
 	u := p.dead
 	p.each(func(t *Thread) {
 		x := t.used()
 		u.add(&x)
 	})
-	if m := p.space.Load(); m != nil {
-		u.maxrss = max(u.maxrss, m.peak())
-	}
 	return u
 }
 
-// usedAll is used of the process and of the children that it waited for.
+// usedMemory is used with the present address space's maxrss. That is asked for first: a process that ends notes it before it lets go of
+// the space.
+func (p *Process) usedMemory() usage {
+	peak := memory{p}.Stat().Peak * 4096
+	u := p.used()
+	u.maxrss = max(u.maxrss, peak)
+	return u
+}
+
+// usedAll is usedMemory of the process and of the children that it waited for.
 func (p *Process) usedAll() usage {
+	u := p.usedMemory()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	u := p.usedLocked()
 	u.add(&p.waited)
 	return u
 }
@@ -82,7 +90,7 @@ func (t *Thread) Getrusage(who int) (linux.Rusage, error) {
 	var u usage
 	switch who {
 	case linux.RUSAGE_SELF:
-		u = p.used()
+		u = p.usedMemory()
 	case linux.RUSAGE_CHILDREN:
 		p.mu.Lock()
 		u = p.waited
