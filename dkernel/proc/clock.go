@@ -130,9 +130,6 @@ func (t *Thread) ClockNanosleep(id int32, flags uint32, req linux.Timespec, rem 
 		linux.CLOCK_REALTIME_ALARM, linux.CLOCK_BOOTTIME_ALARM:
 		return linux.EOPNOTSUPP
 	}
-	if _, err := t.ClockGettime(id); err != nil {
-		return err
-	}
 	ns, ok := req.Ns()
 	if !ok {
 		return linux.EINVAL
@@ -140,6 +137,9 @@ func (t *Thread) ClockNanosleep(id int32, flags uint32, req linux.Timespec, rem 
 	abs := flags&linux.TIMER_ABSTIME != 0
 	if c.cpu() {
 		return t.cpuSleep(c, abs, ns, rem)
+	}
+	if _, err := t.ClockGettime(id); err != nil {
+		return err
 	}
 	now := t.sys.clock.Monotonic()
 	if !abs {

@@ -54,9 +54,6 @@ func (t *Thread) TimerCreate(id int32, e *Sigevent) (int32, error) {
 	case linux.CLOCK_REALTIME_ALARM, linux.CLOCK_BOOTTIME_ALARM:
 		return 0, linux.EOPNOTSUPP // no clock that could wake a machine
 	}
-	if _, err := t.ClockGettime(id); err != nil {
-		return 0, err
-	}
 	if k.cpu = k.clock.cpu(); k.cpu {
 		of, err := t.resolve(k.clock)
 		if err != nil {
@@ -66,6 +63,8 @@ func (t *Thread) TimerCreate(id int32, e *Sigevent) (int32, error) {
 			return 0, linux.EINVAL // whose time is looked at when its threads run: ours are not there
 		}
 		k.of = of
+	} else if _, err := t.ClockGettime(id); err != nil {
+		return 0, err
 	}
 	if e == nil {
 		k.notify, k.sig = linux.SIGEV_SIGNAL, linux.SIGALRM
@@ -73,9 +72,9 @@ func (t *Thread) TimerCreate(id int32, e *Sigevent) (int32, error) {
 		return 0, err
 	}
 	p := t.proc
-	u := p.user.Load()
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	u := p.user.Load() // with mu locked, so that setuid(2) of another thread does not let go of it meanwhile
 	if !u.charge(p.limits[linux.RLIMIT_SIGPENDING].Cur, false) {
 		return 0, linux.EAGAIN
 	}
