@@ -140,13 +140,7 @@ func (m *Machine) MapDevice(pa, n uint64, attr paging.Attr) ([]byte, error) {
 			return fail(fmt.Errorf("RAM is at [%#x, %#x)", r.Start, r.End))
 		}
 	}
-	var err error
-	kernel.Run(func(*trap.CPU) {
-		kernel.LockVM()
-		err = mapDevice(start, end-start, attr)
-		kernel.UnlockVM()
-	})
-	if err != nil {
+	if err := lockedVM(func(*trap.CPU) error { return mapDevice(start, end-start, attr) }); err != nil {
 		return fail(err)
 	}
 	return physBytes(pa, n), nil

@@ -27,13 +27,9 @@ func startCPUs() error {
 		return err
 	}
 	// The page runs at its physical address while paging is turned on.
-	var err error
-	kernel.Run(func(*trap.CPU) {
-		kernel.LockVM()
-		err = kernel.Tables.Map(startPage, startPage, mem.FrameSize, paging.Present|paging.Writable, paging.Size4K)
-		kernel.UnlockVM()
-	})
-	if err != nil {
+	if err := lockedVM(func(*trap.CPU) error {
+		return kernel.Tables.Map(startPage, startPage, mem.FrameSize, paging.Present|paging.Writable, paging.Size4K)
+	}); err != nil {
 		return fmt.Errorf("mapping the start-up page: %w", err)
 	}
 	for i := 1; i < found.ncpu; i++ {
@@ -41,30 +37,25 @@ func startCPUs() error {
 			return fmt.Errorf("CPU %d (APIC ID %d): %w", i, found.cpus[i], err)
 		}
 	}
-	kernel.Run(func(cpu *trap.CPU) {
-		kernel.LockVM()
-		f, _ := kernel.Tables.Unmap(startPage, mem.FrameSize, nil)
+	return lockedVM(func(*trap.CPU) error {
+		f, err := kernel.Tables.Unmap(startPage, mem.FrameSize, nil)
 		kernel.Machine().Flush(f)
-		kernel.UnlockVM()
+		return err
 	})
-	return nil
 }
 
 func startCPU(i int, page []byte) error {
 	area := AreaBase + uint64(i)*trap.AreaSize
-	var cpu *trap.CPU
-	var err error
-	kernel.Run(func(*trap.CPU) {
-		kernel.LockVM()
-		if err = mapArea(area); err == nil {
-			cpu = trap.PrepareArea(area, uint64(i), found.cpus[i])
-			guard(cpu)
+	if err := lockedVM(func(*trap.CPU) error {
+		if err := mapArea(area); err != nil {
+			return err
 		}
-		kernel.UnlockVM()
-	})
-	if err != nil {
+		guard(trap.PrepareArea(area, uint64(i), found.cpus[i]))
+		return nil
+	}); err != nil {
 		return fmt.Errorf("memory for its stacks: %w", err)
 	}
+	cpu := trap.CPUAt(area)
 	m := realmode.Mailbox{CR3: kernel.Tables.Root(), Entry: trap.CPUEntry(), Stack: cpu.KernelSP, Arg: area}
 	if err := realmode.SetMailbox(page, m); err != nil {
 		return err

@@ -26,17 +26,15 @@ var errNoSlice = errors.New("machine: no memory left for programs")
 // Take takes a slice.
 func (OwnSlices) Take() (slice uint64, err error) {
 	var pa uint64
-	var ok bool // not an error: kernel code stores no pointers
-	kernel.Run(func(*trap.CPU) {
-		kernel.LockVM()
+	if err := lockedVM(func(*trap.CPU) error {
 		st := kernel.Frames.Stats()
-		if st.Free*mem.FrameSize >= keepFree(st.Total*mem.FrameSize)+mem.BlockSize {
-			p, err := kernel.Frames.Alloc2M()
-			pa, ok = p, err == nil
+		if st.Free*mem.FrameSize < keepFree(st.Total*mem.FrameSize)+mem.BlockSize {
+			return mem.ErrNoMemory
 		}
-		kernel.UnlockVM()
-	})
-	if !ok {
+		p, err := kernel.Frames.Alloc2M()
+		pa = p
+		return err
+	}); err != nil {
 		return 0, errNoSlice
 	}
 	return pa / mem.BlockSize, nil
@@ -44,14 +42,7 @@ func (OwnSlices) Take() (slice uint64, err error) {
 
 // Give gives a slice back.
 func (OwnSlices) Give(slice uint64) {
-	kernel.Run(func(cpu *trap.CPU) {
-		kernel.LockVM()
-		err := kernel.Frames.Free2M(slice * mem.BlockSize)
-		kernel.UnlockVM()
-		if err != nil {
-			kernel.Crash(cpu, nil, "a slice that was not taken is given back")
-		}
-	})
+	given(lockedVM(func(*trap.CPU) error { return kernel.Frames.Free2M(slice * mem.BlockSize) }))
 }
 
 // Physical is the physical address of b, which is in the direct map: shared memory, for example.

@@ -86,12 +86,14 @@ func (f *userFrames) AllocTable() (uint64, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.n == 0 {
-		kernel.Run(func(*trap.CPU) {
-			kernel.LockVM()
+		err := lockedVM(func(*trap.CPU) error {
 			f.n = kernel.Frames.AllocBatch(f.free[:len(f.free)/2])
-			kernel.UnlockVM()
+			if f.n == 0 {
+				return mem.ErrNoMemory
+			}
+			return nil
 		})
-		if f.n == 0 {
+		if err != nil {
 			return 0, false
 		}
 	}
@@ -105,13 +107,14 @@ func (f *userFrames) FreeTable(phys uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.n == len(f.free) {
-		kernel.Run(func(*trap.CPU) {
-			kernel.LockVM()
+		given(lockedVM(func(*trap.CPU) error {
 			for ; f.n > len(f.free)/2; f.n-- {
-				kernel.Frames.Free4K(f.free[f.n-1])
+				if err := kernel.Frames.Free4K(f.free[f.n-1]); err != nil {
+					return err
+				}
 			}
-			kernel.UnlockVM()
-		})
+			return nil
+		}))
 	}
 	f.free[f.n] = phys
 	f.n++
@@ -146,15 +149,13 @@ func RetireUser(root uint64) {
 
 // UserFrame gives a frame of RAM, cleared, for tests of ring 3.
 func UserFrame() (phys uint64, b []byte, err error) {
-	var ok bool // not an error: kernel code stores no pointers
-	kernel.Run(func(*trap.CPU) {
-		kernel.LockVM()
+	err = lockedVM(func(*trap.CPU) error {
 		pa, err := kernel.Frames.Alloc4K()
-		phys, ok = pa, err == nil
-		kernel.UnlockVM()
+		phys = pa
+		return err
 	})
-	if !ok {
-		return 0, nil, mem.ErrNoMemory
+	if err != nil {
+		return 0, nil, err
 	}
 	b = physBytes(phys, mem.FrameSize)
 	clear(b)
@@ -163,11 +164,7 @@ func UserFrame() (phys uint64, b []byte, err error) {
 
 // FreeUserFrame gives it back.
 func FreeUserFrame(phys uint64) {
-	kernel.Run(func(*trap.CPU) {
-		kernel.LockVM()
-		kernel.Frames.Free4K(phys)
-		kernel.UnlockVM()
-	})
+	given(lockedVM(func(*trap.CPU) error { return kernel.Frames.Free4K(phys) }))
 }
 
 // userImageSize is the size of an extended state image.
