@@ -7,6 +7,7 @@ import (
 	"dinos/kernel/thread"
 	"dinos/kernel/trace"
 	"dinos/kernel/trap"
+	"dinos/kernel/ureg"
 	"dinos/kernel/x86"
 )
 
@@ -147,7 +148,7 @@ func fillOut(c *trap.Context) {
 	}
 	c.Vector, c.ErrorCode = 0, 0
 	c.X = [16][2]uint64{}
-	c.MXCSR = trap.DefaultMXCSR
+	c.MXCSR = ureg.DefaultMXCSR
 	c.InKernel = 0
 	c.FSBase = c.ThreadFS
 	c.CS, c.SS = trap.SelKernelCode, trap.SelKernelData
@@ -160,7 +161,7 @@ func (k *Kernel) sigreturn(th thread.ID, c *trap.Context) {
 	s := &u.Context
 	fs := c.ThreadFS
 	*c = trap.Context{
-		MXCSR: trap.DefaultMXCSR, ThreadFS: fs, FSBase: fs,
+		MXCSR: ureg.DefaultMXCSR, ThreadFS: fs, FSBase: fs,
 		R8: s.R8, R9: s.R9, R10: s.R10, R11: s.R11, R12: s.R12, R13: s.R13, R14: s.R14, R15: s.R15,
 		RDI: s.RDI, RSI: s.RSI, RBP: s.RBP, RBX: s.RBX, RDX: s.RDX, RAX: s.RAX, RCX: s.RCX,
 		RSP: s.RSP, RIP: s.RIP, CS: trap.SelKernelCode, SS: trap.SelKernelData,

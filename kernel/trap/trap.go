@@ -95,9 +95,6 @@ type Context struct {
 // User reports whether the context was interrupted in ring 3.
 func (c *Context) User() bool { return c.CS&3 == 3 }
 
-// DefaultMXCSR masks all SSE exceptions and rounds to nearest, as Linux starts threads (SDM vol. 1, 10.2.3).
-const DefaultMXCSR = 0x1f80
-
 // Area geometry: granules of 16 KiB; the first two are the CPU record, the others are stacks. Each stack's lowest page is
 // a guard page once GuardPages has been applied.
 const (

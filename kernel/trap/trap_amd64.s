@@ -153,7 +153,7 @@ served:
 	MOVUPS X14, (userRegs_X+224)(DI)
 	MOVUPS X15, (userRegs_X+240)(DI)
 	STMXCSR userRegs_MXCSR(DI)
-	CMPL userRegs_MXCSR(DI), $const_DefaultMXCSR // loading it is dear
+	CMPL userRegs_MXCSR(DI), $const_initialMXCSR // loading it is dear
 	JEQ usual
 	LDMXCSR ·defaultMXCSR(SB)
 usual:
@@ -198,7 +198,7 @@ TEXT ·toUser(SB),NOSPLIT|NOFRAME,$0
 	SHRQ $47, DX
 	JNE notready // SYSRET and IRET would fault in ring 0
 	MOVQ AX, DI
-	CMPL userRegs_MXCSR(DI), $const_DefaultMXCSR
+	CMPL userRegs_MXCSR(DI), $const_initialMXCSR
 	JEQ mxcsr
 	LDMXCSR userRegs_MXCSR(DI)
 mxcsr:
@@ -433,7 +433,7 @@ TEXT ·common(SB),NOSPLIT|NOFRAME,$0
 	PUSHQ $2
 	POPFQ
 	MOVQ SP, DI
-	MOVQ $const_DefaultMXCSR, CX
+	MOVQ $const_initialMXCSR, CX
 	PUSHQ CX
 	LDMXCSR 0(SP)
 	SUBQ $24, SP

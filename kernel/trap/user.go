@@ -48,10 +48,12 @@ type userRegs ureg.Frame
 const (
 	trapSyscall = ureg.Syscall
 	userFlags   = ureg.UserFlags
+
+	initialMXCSR = ureg.DefaultMXCSR
 )
 
 // defaultMXCSR is what Go code runs with.
-var defaultMXCSR uint32 = DefaultMXCSR
+var defaultMXCSR uint32 = initialMXCSR
 
 // Enter runs ring 3 until it is left; Regs.Trap says why. It reports false if the CPU was not ready for this User, and nothing has
 // happened. Thread code only.
