@@ -346,19 +346,19 @@ const chunk = 16 << 10
 // copyIn moves from the stream to d: nil at the stream's end, and if the program does not read any more.
 func copyIn(k *vfs.Caller, d *vfs.Description, s *rpc.Stream) error {
 	b := make([]byte, chunk)
-	var io uio.IO
+	var from uio.IO
 	for {
 		n, err := s.Read(b)
 		for p := b[:n]; len(p) > 0; {
-			io.Bytes(p)
-			m, err := d.Write(k, &io)
+			from.Bytes(p)
+			m, err := d.Write(k, &from)
 			if err != nil {
 				return nil
 			}
 			p = p[m:]
 		}
 		if err != nil {
-			if isEOF(err) {
+			if errors.Is(err, io.EOF) { // the orderly end of the stream
 				return nil
 			}
 			return err
@@ -369,10 +369,10 @@ func copyIn(k *vfs.Caller, d *vfs.Description, s *rpc.Stream) error {
 // copyOut moves from d to the stream until d ends: nil.
 func copyOut(k *vfs.Caller, s *rpc.Stream, d *vfs.Description) error {
 	b := make([]byte, chunk)
-	var io uio.IO
+	var to uio.IO
 	for {
-		io.Bytes(b)
-		n, err := d.Read(k, &io)
+		to.Bytes(b)
+		n, err := d.Read(k, &to)
 		if err != nil || n == 0 {
 			return nil // EIO is how the master of a pseudo terminal ends
 		}

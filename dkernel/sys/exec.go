@@ -2,6 +2,7 @@ package sys
 
 import (
 	"errors"
+	"strconv"
 	"strings"
 
 	"dinos/dkernel/cred"
@@ -95,7 +96,7 @@ func request(c *vfs.Caller, dir int, path string, flags int) (*loader.Request, e
 	}
 	r := &loader.Request{Path: path, File: f, Opener: opener{c}, Cred: c.Cred}
 	if path == "" || dir != linux.AT_FDCWD && path[0] != '/' {
-		r.Path = "/dev/fd/" + itoa(dir)
+		r.Path = "/dev/fd/" + strconv.Itoa(dir)
 		if path != "" {
 			r.Path += "/" + path
 		}
@@ -104,15 +105,6 @@ func request(c *vfs.Caller, dir int, path string, flags int) (*loader.Request, e
 		}
 	}
 	return r, nil
-}
-
-func itoa(n int) string { return string(appendInt(nil, n)) }
-
-func appendInt(b []byte, n int) []byte {
-	if n >= 10 {
-		b = appendInt(b, n/10)
-	}
-	return append(b, byte('0'+n%10))
 }
 
 // execve is execve(2) and execveat(2).

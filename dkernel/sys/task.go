@@ -35,13 +35,10 @@ type Task struct {
 
 // Fast answers system calls whose result does not change from call to call, before they come here.
 type Fast interface {
-	// SetFast has call nr, below FastCalls, answered with v.
+	// SetFast has call nr answered with v. Numbers up to SYS_GETTID can be given.
 	SetFast(nr int, v uint64)
 	ClearFast()
 }
-
-// FastCalls is above the highest number of such a call.
-const FastCalls = 192
 
 // answers tells fast what there is to answer. A trace sees all calls, so then there is nothing.
 func (t *Task) answers() {
@@ -53,23 +50,16 @@ func (t *Task) answers() {
 	for _, a := range [...]struct {
 		nr int
 		v  uint64
-	}{{linux.SYS_GETPID, uint64(t.T.PID())}, {linux.SYS_GETTID, uint64(t.tid)}, {sysGetuid, uint64(c.UID)}, {sysGeteuid, uint64(c.EUID)},
-		{sysGetgid, uint64(c.GID)}, {sysGetegid, uint64(c.EGID)}} {
+	}{{linux.SYS_GETPID, uint64(t.T.PID())}, {linux.SYS_GETTID, uint64(t.tid)},
+		{linux.SYS_GETUID, uint64(c.UID)}, {linux.SYS_GETEUID, uint64(c.EUID)},
+		{linux.SYS_GETGID, uint64(c.GID)}, {linux.SYS_GETEGID, uint64(c.EGID)}} {
 		t.fast.SetFast(a.nr, a.v)
 	}
 }
 
-const (
-	sysGetuid  = 102
-	sysGetgid  = 104
-	sysGeteuid = 107
-	sysGetegid = 108
-)
-
 // NewTask is the Task of t. fast may be nil.
 func (k *Kernel) NewTask(t *proc.Thread, fast Fast) *Task {
-	n := k.newTask(t)
-	n.fast = fast
+	n := &Task{T: t, C: &t.Caller, K: k, Mem: t.Space().(Memory), trace: t.Process().Trace(), fast: fast}
 	n.answers()
 	return n
 }
@@ -81,10 +71,6 @@ func (t *Task) Close() {
 			t.K.Table.counts[nr].Add(uint64(n))
 		}
 	}
-}
-
-func (k *Kernel) newTask(t *proc.Thread) *Task {
-	return &Task{T: t, C: &t.Caller, K: k, Mem: t.Space().(Memory), trace: t.Process().Trace()}
 }
 
 // Do serves the system call that the registers of the thread ask for.

@@ -25,6 +25,10 @@ const (
 	SYS_EXIT              = 60
 	SYS_UNAME             = 63
 	SYS_FCNTL             = 72
+	SYS_GETUID            = 102
+	SYS_GETGID            = 104
+	SYS_GETEUID           = 107
+	SYS_GETEGID           = 108
 	SYS_SIGALTSTACK       = 131
 	SYS_PRCTL             = 157
 	SYS_ARCH_PRCTL        = 158
