@@ -1,15 +1,11 @@
 package serve
 
 import (
-	"math/bits"
-	"runtime"
 	"time"
 
 	"dinos/shmem/layout"
 	"dinos/shmem/proto"
 )
-
-func yield() { runtime.Gosched() }
 
 // rackTSC is the rack's time stamp counter, 0 while that is not known.
 func (s *Server) rackTSC() uint64 {
@@ -22,15 +18,10 @@ func (s *Server) rackTSC() uint64 {
 // now is the rack's time in nanoseconds.
 func (s *Server) now() uint64 {
 	tsc := s.rackTSC()
-	hz := s.peer.Block(layout.Ckernel).TSCHz.Load()
-	if tsc == 0 || hz == 0 {
+	ns, ok := s.peer.Nanoseconds(tsc)
+	if tsc == 0 || !ok {
 		return uint64(max(s.peer.Clock().Now(), 0))
 	}
-	hi, lo := bits.Mul64(tsc, 1e9)
-	if hi >= hz {
-		return 0
-	}
-	ns, _ := bits.Div64(hi, lo, hz)
 	return ns
 }
 

@@ -10,10 +10,7 @@ import (
 // register fills the Mux.
 func (s *Server) register() {
 	m := s.peer.Mux()
-	rpc.Handle(m, rpc.Inline, func(_ *rpc.Request, q *proto.Null, a *proto.NullReply) error {
-		a.Payload = q.Payload
-		return nil
-	})
+	rpc.HandleNull(m)
 	rpc.Handle(m, rpc.Inline, s.heartbeat)
 	decide[proto.Register, proto.RegisterReply](s, m)
 	decide[proto.Leave, proto.Done](s, m)
@@ -154,9 +151,6 @@ func (s *Server) statistics(_ *rpc.Request, q *proto.Statistics, a *proto.Statis
 		return rpc.Errorf(proto.CodeNotFound, "machine %d, want 0 to %d, or -1 for the ckernel", q.Machine, s.rack.Peers()-1)
 	}
 	a.TimeNs = s.now()
-	b := s.peer.Block(i)
-	for k := range layout.Stats {
-		a.Values = append(a.Values, proto.Value{Index: uint16(k), Value: b.Stat[k].Load()})
-	}
+	a.Values = s.peer.Values(i)
 	return nil
 }

@@ -18,6 +18,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -426,7 +427,7 @@ func (s *Server) zeroer() {
 		off, err := s.rack.Slice(n.Unit.Index)
 		for done := uint64(0); done < layout.SliceSize && err == nil; done += piece {
 			err = s.rack.Region.Zero(off+region.Off(done), piece)
-			yield()
+			runtime.Gosched()
 		}
 		if err != nil { // the table has no slice outside the rack
 			s.cfg.Peer.Log(fmt.Sprintf("zeroing %v: %v", n.Unit, err))

@@ -1,11 +1,6 @@
 package ctl
 
-import (
-	"math/bits"
-	"sync"
-
-	"dinos/shmem/layout"
-)
+import "sync"
 
 // clock is the rack's clock as this machine knows it: its own time stamp counter and what to add. Of the last answers the one with the shortest
 // round trip counts, as in the clock filter of NTP (RFC 5905, section 10).
@@ -64,14 +59,8 @@ func (n *Node) RackTSC() (tsc, uncertain uint64, ok bool) { return n.clock.read(
 // RackTime is the rack's clock in nanoseconds, the same on all machines but for the uncertainty of RackTSC; not ok before it was measured.
 func (n *Node) RackTime() (ns uint64, ok bool) {
 	tsc, _, ok := n.clock.read()
-	hz := n.peer.Block(layout.Ckernel).TSCHz.Load()
-	if !ok || hz == 0 {
+	if !ok {
 		return 0, false
 	}
-	hi, lo := bits.Mul64(tsc, 1e9)
-	if hi >= hz { // a broken word, or some 500 years
-		return 0, false
-	}
-	ns, _ = bits.Div64(hi, lo, hz)
-	return ns, true
+	return n.peer.Nanoseconds(tsc)
 }

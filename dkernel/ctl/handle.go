@@ -11,10 +11,7 @@ import (
 // register fills the Mux with what every dkernel serves.
 func (n *Node) register() {
 	m := n.peer.Mux()
-	rpc.Handle(m, rpc.Inline, func(_ *rpc.Request, q *proto.Null, a *proto.NullReply) error {
-		a.Payload = q.Payload
-		return nil
-	})
+	rpc.HandleNull(m)
 	rpc.Handle(m, rpc.Inline, n.heartbeat)
 	rpc.Handle(m, rpc.Inline, n.membership)
 	rpc.Handle(m, rpc.Worker, n.status)
@@ -44,8 +41,7 @@ func (n *Node) status(_ *rpc.Request, q *proto.Status, a *proto.StatusReply) err
 		p := r.Audit(nil)
 		a.FreeCores, a.FreeSlices = p.FreeCores, p.FreeSlices
 		for _, v := range p.Violations[:min(len(p.Violations), proto.MaxList)] {
-			text := v.String()
-			a.Problems = append(a.Problems, text[:min(len(text), proto.MaxText)])
+			a.Problems = append(a.Problems, proto.CutText(v.String()))
 		}
 	}
 	if q.Processes && n.cfg.Processes != nil {
@@ -61,10 +57,7 @@ func (n *Node) statistics(_ *rpc.Request, q *proto.Statistics, a *proto.Statisti
 		return rpc.Errorf(proto.CodeNotFound, "machine %d, this is %d: ask the ckernel", q.Machine, n.Self())
 	}
 	a.TimeNs, _ = n.RackTime()
-	b := n.peer.Block(n.Self())
-	for k := range layout.Stats {
-		a.Values = append(a.Values, proto.Value{Index: uint16(k), Value: b.Stat[k].Load()})
-	}
+	a.Values = n.peer.Values(n.Self())
 	return nil
 }
 
