@@ -111,6 +111,7 @@ func (s *Server) evictAll(e eviction) {
 			continue
 		}
 		for _, m := range a.Members() {
+			var err error
 			peer, gen, ok := s.dir.Owner(i, m.Slot, int(m.Gen))
 			switch {
 			case ok && (peer != e.peer || int32(gen-uint32(e.gen)) > 0):
