@@ -13,21 +13,14 @@ import (
 
 // settle claims until an answer comes, if an answer was lost: afterwards the ckernel and this node agree on what the node has.
 func (n *Node) settle(ctx context.Context) error {
-	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
-		if err := n.wait(ctx); err != nil {
-			return err
-		}
-		err := n.claim(ctx)
-		if err == nil {
-			return nil
-		}
-		if !errors.Is(err, errUnknownFate) {
-			return err
-		}
-		if err := n.rest(ctx, pause, err); err != nil {
-			return err
-		}
-	}
+	return n.retry(ctx, func() error { return n.claim(ctx) })
+}
+
+// owes notes that an answer may have been lost.
+func (n *Node) owes() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.owe = true
 }
 
 // claimOwed claims if that is owed, once: the caller comes again.
@@ -88,9 +81,6 @@ func (n *Node) claim(ctx context.Context) error {
 func (n *Node) leave(reason string) error {
 	ctx, cancel := context.WithTimeout(n.ctx, leaveWithin)
 	defer cancel()
-	if len(reason) > proto.MaxText {
-		reason = reason[:proto.MaxText]
-	}
 	n.op.Lock()
 	n.leaving = true // nothing is asked for from now on
 	n.op.Unlock()
@@ -106,7 +96,7 @@ func (n *Node) leave(reason string) error {
 		err := n.settle(ctx) // nothing is claimed, so all is released that was asked for by this node
 		if err == nil {
 			n.gone.Store(true)
-			err = n.call(ctx, &proto.Leave{Reason: reason}, &proto.Done{}, callTimeout)
+			err = n.call(ctx, &proto.Leave{Reason: proto.CutText(reason)}, &proto.Done{}, callTimeout)
 		}
 		var remote *rpc.RemoteError
 		switch {
@@ -120,8 +110,6 @@ func (n *Node) leave(reason string) error {
 		if n.rest(ctx, 5*time.Millisecond, err) != nil {
 			return nil
 		}
-		n.mu.Lock()
-		n.owe = true
-		n.mu.Unlock()
+		n.owes()
 	}
 }

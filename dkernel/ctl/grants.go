@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"dinos/shmem/grant"
@@ -42,13 +43,18 @@ func (n *Node) call(ctx context.Context, q proto.Request, a proto.Message, timeo
 
 const callTimeout = 2 * time.Second
 
-// repeat calls f, which holds no grants, until its fate is known.
+// repeat sends a request that is not about grants, again and again until its fate is known.
 func (n *Node) repeat(ctx context.Context, q proto.Request, a proto.Message) error {
+	return n.retry(ctx, func() error { return n.call(ctx, q, a, callTimeout) })
+}
+
+// retry calls f while this kernel is a member, again and again until it succeeds or fails with something else than errUnknownFate.
+func (n *Node) retry(ctx context.Context, f func() error) error {
 	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
 		if err := n.wait(ctx); err != nil {
 			return err
 		}
-		err := n.call(ctx, q, a, callTimeout)
+		err := f()
 		if !errors.Is(err, errUnknownFate) {
 			return err
 		}
@@ -90,9 +96,7 @@ func (n *Node) obtain(ctx context.Context, q proto.Request, a proto.Message, gra
 			}
 		}
 		if errors.Is(err, errUnknownFate) {
-			n.mu.Lock()
-			n.owe = true
-			n.mu.Unlock()
+			n.owes()
 		}
 		n.op.RUnlock()
 		if !errors.Is(err, errUnknownFate) {
@@ -172,24 +176,20 @@ func (n *Node) Slice(s proto.Slice) ([]byte, error) {
 // ReleaseCores gives cores back; nobody may use them any more. Errors: *rpc.RemoteError (CodeDenied: some of them are not held; then none is
 // released), ctx's, ErrEnded. After ctx's error they may be released or not, and are not this kernel's any more.
 func (n *Node) ReleaseCores(ctx context.Context, cores []proto.Core) error {
-	for len(cores) > 0 {
-		k := min(len(cores), proto.MaxList)
-		if err := n.release(ctx, &proto.ReleaseCores{Cores: cores[:k]}, coreNames(cores[:k])); err != nil {
+	for part := range slices.Chunk(cores, proto.MaxList) {
+		if err := n.release(ctx, &proto.ReleaseCores{Cores: part}, coreNames(part)); err != nil {
 			return err
 		}
-		cores = cores[k:]
 	}
 	return nil
 }
 
 // ReleaseSlices gives slices back. For the rest see ReleaseCores.
 func (n *Node) ReleaseSlices(ctx context.Context, list []proto.Slice) error {
-	for len(list) > 0 {
-		k := min(len(list), proto.MaxList)
-		if err := n.release(ctx, &proto.ReleaseSlices{Slices: list[:k]}, sliceNames(list[:k])); err != nil {
+	for part := range slices.Chunk(list, proto.MaxList) {
+		if err := n.release(ctx, &proto.ReleaseSlices{Slices: part}, sliceNames(part)); err != nil {
 			return err
 		}
-		list = list[k:]
 	}
 	return nil
 }
@@ -204,9 +204,7 @@ func (n *Node) release(ctx context.Context, q proto.Request, names []grant.Name)
 	err := n.call(ctx, q, &proto.Done{}, callTimeout)
 	switch {
 	case errors.Is(err, errUnknownFate):
-		n.mu.Lock()
-		n.owe = true
-		n.mu.Unlock()
+		n.owes()
 	case err != nil: // all or nothing: it was nothing
 		n.mu.Lock()
 		for _, k := range known {
@@ -263,9 +261,7 @@ func (n *Node) Holds() (cores, slices int) {
 // ExitProcess tells that a process has ended and runs nowhere any more: all it had, on any machine, is taken back.
 func (n *Node) ExitProcess(ctx context.Context, q *proto.ExitProcess) error {
 	err := n.repeat(ctx, q, &proto.Done{})
-	n.mu.Lock()
-	n.owe = true // the claim tells what of it was known here
-	n.mu.Unlock()
+	n.owes() // the claim tells what of it was known here
 	return err
 }
 
@@ -276,7 +272,7 @@ func (n *Node) Say(level uint8, text string) error {
 		return err
 	}
 	ns, _ := n.RackTime()
-	return c.Event(&proto.LogLine{TimeNs: ns, Level: level, Text: text[:min(len(text), proto.MaxText)]})
+	return c.Event(&proto.LogLine{TimeNs: ns, Level: level, Text: proto.CutText(text)})
 }
 
 func coreNames(cores []proto.Core) []grant.Name {
