@@ -2,8 +2,6 @@
 package join
 
 import (
-	"crypto/rand"
-	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -51,7 +49,7 @@ func Rack(m *machine.Machine, kind byte) (cfg peer.Config, alone bool, err error
 	ram, _ := machine.Memory()
 	_, hz := machine.Stamp()
 	cfg, _, err = link.Attach(link.Machine{Possible: len(m.MADT.CPUs), Cores: m.MADT.Enabled(), RAM: ram, TSCHz: hz, Clock: &clock{},
-		TSC: func() uint64 { tsc, _ := machine.Stamp(); return tsc }, Random: random}, dev, id, kind)
+		TSC: func() uint64 { tsc, _ := machine.Stamp(); return tsc }, Random: machine.Random64}, dev, id, kind)
 	if err != nil {
 		return cfg, false, err
 	}
@@ -68,12 +66,6 @@ func Rack(m *machine.Machine, kind byte) (cfg peer.Config, alone bool, err error
 	cfg.Log = func(text string) { machine.Print(cfg.Name + ": " + text) }
 	fmt.Printf("dinos %s: peer %d, doorbell %d, %d MiB of shared memory\n", cfg.Name, cfg.Self, cfg.Doorbell, cfg.Memory.Len()>>20)
 	return cfg, false, nil
-}
-
-func random() uint64 {
-	var b [8]byte
-	rand.Read(b[:]) // never fails
-	return binary.LittleEndian.Uint64(b[:])
 }
 
 // End ends the machine as err, which ended the kernel's place in the rack, says: nil is an end in order. It says so in one line.
