@@ -87,9 +87,15 @@ func (r *Rack) lifeOver(k *kernel, life uint64, reason string) {
 	if !listens || layout.State(ck.block.State.Load()) != layout.StateUp {
 		return // one that starts later finds the heartbeat missing
 	}
-	if err := r.ask(r.ctx, layout.Ckernel, &proto.Fence{Peer: uint16(k.peer), Generation: life, Reason: cut(reason)}, &proto.Done{}, fenceTimeout); err != nil {
+	if err := r.tellOver(k, life, reason); err != nil {
 		r.events.add(k.name, "the ckernel could not be told: %v", err)
 	}
+}
+
+// tellOver tells the ckernel that a life of a kernel is over.
+func (r *Rack) tellOver(k *kernel, life uint64, reason string) error {
+	q := &proto.Fence{Peer: uint16(k.peer), Generation: life, Reason: proto.CutText(reason)}
+	return r.ask(r.ctx, layout.Ckernel, q, &proto.Done{}, fenceTimeout)
 }
 
 // tellAll tells the ckernel which kernels have no machine.
@@ -102,12 +108,9 @@ func (r *Rack) tellAll() {
 			continue
 		}
 		// If it does not get through, the ckernel finds the heartbeat missing.
-		_ = r.ask(r.ctx, layout.Ckernel, &proto.Fence{Peer: uint16(k.peer), Generation: life, Reason: cut(why)}, &proto.Done{}, fenceTimeout)
+		_ = r.tellOver(k, life, why)
 	}
 }
-
-// cut makes a text fit into a message.
-func cut(s string) string { return s[:min(len(s), proto.MaxText)] }
 
 // ask calls a kernel.
 func (r *Rack) ask(ctx context.Context, p int, q proto.Request, reply proto.Message, timeout time.Duration) error {
@@ -123,7 +126,7 @@ func (r *Rack) askToEnd(ctx context.Context, k *kernel, reason string) error {
 	if layout.State(k.block.State.Load()) != layout.StateUp {
 		return fmt.Errorf("it is no member")
 	}
-	return r.ask(ctx, k.peer, &proto.Shutdown{Reason: cut(reason)}, &proto.Done{}, callTimeout)
+	return r.ask(ctx, k.peer, &proto.Shutdown{Reason: proto.CutText(reason)}, &proto.Done{}, callTimeout)
 }
 
 // shutdownKernels has the ckernel end the rack in order, and waits until all machines are gone or time is over.

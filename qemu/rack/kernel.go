@@ -230,9 +230,14 @@ func (r *Rack) Kill(name string) error {
 	k.op.Lock()
 	defer k.op.Unlock()
 	if !r.end(k, "killed") {
-		return fmt.Errorf("%s: %w: it does not run (%s)", name, ErrState, r.lastEnd(k))
+		return r.notRunning(k)
 	}
 	return nil
+}
+
+// notRunning is why nothing can be done with a kernel that has no machine.
+func (r *Rack) notRunning(k *kernel) error {
+	return fmt.Errorf("%s: %w: it does not run (%s)", k.name, ErrState, r.lastEnd(k))
 }
 
 func (r *Rack) lastEnd(k *kernel) string {
@@ -256,7 +261,7 @@ func (r *Rack) Stop(ctx context.Context, name string) error {
 	}
 	r.mu.Unlock()
 	if !runs {
-		return fmt.Errorf("%s: %w: it does not run (%s)", name, ErrState, r.lastEnd(k))
+		return r.notRunning(k)
 	}
 	ctx, cancel := context.WithTimeout(ctx, endTimeout)
 	defer cancel()
@@ -292,7 +297,7 @@ func (r *Rack) pause(ctx context.Context, name string, pause bool) error {
 	r.mu.Unlock()
 	switch {
 	case m == nil:
-		return fmt.Errorf("%s: %w: it does not run (%s)", name, ErrState, r.lastEnd(k))
+		return r.notRunning(k)
 	case paused == pause:
 		return fmt.Errorf("%s: %w: paused is %v already", name, ErrState, paused)
 	}
